@@ -1,0 +1,303 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from . import __version__, describe, train
+from .errors import PicopinnError, UsageError
+from .estimators import Estimator, Kind, Quantization
+from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
+from .problems import get, names
+from .runs import Run
+from .settings import FLOAT, Settings, parse_tt
+from .solver import Solver
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _option(text: str, panel: str, *, flag: str | None = None, show_default: bool | str = True) -> Any:
+    spelled = [flag] if flag else []  # a flag that has no --no-flag
+    return typer.Option(*spelled, help=text, rich_help_panel=panel, show_default=show_default)
+
+
+_METHOD, _NETWORK, _TRAINING, _RUN = "Method", "Network", "Training", "Run"
+
+ProblemName = Annotated[str, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")]
+EstimatorKind = Annotated[Kind, _option("How derivatives are estimated.", _METHOD)]
+Sigma = Annotated[float, _option("Size of finite steps.", _METHOD)]
+Directions = Annotated[int | None, _option("Directions K a step.", _METHOD, show_default="D, gaussian: 64")]
+Quantized = Annotated[Quantization, _option("How finite steps are quantized.", _METHOD)]
+Widths = Annotated[str, _option(f"Mantissa widths such as {DEFAULT_PRECISION}, or {FLOAT}.", _METHOD)]
+Hidden = Annotated[int, _option("Width of the hidden layers.", _NETWORK)]
+Layers = Annotated[int, _option("Number of hidden layers.", _NETWORK)]
+Tt = Annotated[str | None, _option("Modes of the hidden tensor trains.", _NETWORK, show_default="16x16")]
+Rank = Annotated[int, _option("TT rank.", _NETWORK)]
+Dense = Annotated[bool, _option("Plain hidden layers, no tensor trains.", _NETWORK, flag="--dense")]
+ActivationName = Annotated[Activation, _option("Activation function.", _NETWORK)]
+ContractionName = Annotated[Contraction, _option("How tensor trains are applied.", _NETWORK)]
+Steps = Annotated[int, _option("Length of the run.", _TRAINING)]
+Seed = Annotated[int, _option("Decides weights, points and rounding.", _TRAINING)]
+Batch = Annotated[int, _option("Interior points, and boundary points, a step.", _TRAINING)]
+LearningRate = Annotated[float, _option("Adam's at the first step; it falls to zero.", _TRAINING)]
+Threads = Annotated[int | None, _option("Threads; they change no bit of the result.", _RUN, show_default="all cores")]
+RunPath = Annotated[Path | None, _option("Directory to write.", _RUN, show_default="runs/PROBLEM-NNN")]
+Resume = Annotated[Path | None, _option("Continue the run in this directory.", _RUN)]
+Quiet = Annotated[bool, _option("Print errors and warnings only.", _RUN, flag="--quiet")]
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Neural PDE solvers that train in 4x4-block integers."""
+    if version:
+        print(f"picopinn {__version__}")
+        raise typer.Exit
+    if ctx.invoked_subcommand is None:
+        print(ctx.get_help())
+        raise typer.Exit(2)
+
+
+# Options that decide bits are read from the context by their names in Settings.
+@app.command("train")
+def _train(
+    ctx: typer.Context,
+    problem: Annotated[str | None, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")] = None,
+    estimator: EstimatorKind = Settings.estimator,
+    sigma: Sigma = Estimator.sigma,
+    directions: Directions = None,
+    quantization: Quantized = Estimator.quantization,
+    precision: Widths = Settings.precision,
+    hidden: Hidden = Settings.hidden,
+    layers: Layers = Settings.layers,
+    tt: Tt = None,
+    rank: Rank = Settings.rank,
+    dense: Dense = False,
+    activation: ActivationName = Settings.activation,
+    contraction: ContractionName = Settings.contraction,
+    steps: Steps = Settings.steps,
+    seed: Seed = Settings.seed,
+    batch: Batch = Settings.batch,
+    learning_rate: LearningRate = Settings.learning_rate,
+    threads: Threads = None,
+    run: RunPath = None,
+    resume: Resume = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train a solver: a run directory with weights, metrics and a picture."""
+    count = _cores() if threads is None else threads
+    if resume is not None:
+        current, solver = _resumed(ctx, resume, count)
+    else:
+        current, solver = _new(_settings(ctx), run, count)
+    _follow(current, solver, Console(quiet=quiet), quiet)
+
+
+@app.command("evaluate")
+def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+    """Measure the error of a run's last checkpoint."""
+    current = Run.open(run)
+    solver = current.settings.solver(_cores())
+    solver.restore(current.checkpoint.state)
+    print(f"{_title(current.settings)}, step {solver.step_number} of {solver.steps}")
+    print(f"relative L2    {solver.evaluate():.4e}")
+    print(f"floors         {_floors(solver.problem.trivial_floor())}")
+    print(f"weights sha256 {solver.weights_sha256()}")
+
+
+@app.command("report")
+def _report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")]) -> None:
+    """Compare runs in a table."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("run", "problem", "precision", "estimator"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("parameters", "steps", "relative L2", "floor", "seconds"):
+        table.add_column(heading, no_wrap=True, justify="right")
+    table.add_column("sha256", no_wrap=True)
+    for path in runs:
+        table.add_row(*_report_cells(Run.open(path)))
+    _show(table)
+
+
+@app.command("problems")
+def _problems() -> None:
+    """List the problems."""
+    table = Table(box=None, pad_edge=False)
+    for heading in ("problem", "dimensions", "description"):
+        table.add_column(heading)
+    for name in names():
+        problem = get(name)
+        table.add_row(name, str(problem.dimensions), problem.description)
+    _show(table)
+
+
+@app.command("describe")
+def _describe(
+    ctx: typer.Context,
+    problem: ProblemName,
+    estimator: EstimatorKind = Settings.estimator,
+    directions: Directions = None,
+    quantization: Quantized = Estimator.quantization,
+    precision: Widths = Settings.precision,
+    hidden: Hidden = Settings.hidden,
+    layers: Layers = Settings.layers,
+    tt: Tt = None,
+    rank: Rank = Settings.rank,
+    dense: Dense = False,
+    activation: ActivationName = Settings.activation,
+    contraction: ContractionName = Settings.contraction,
+) -> None:
+    """Tell what a network costs, layer by layer, and what it needs on a device."""
+    settings = _settings(ctx)
+    network, stein = settings.network(), settings.stein()
+    integers = precision != FLOAT
+    program = network.program(Precision.parse(precision) if integers else Precision(), stein.mode)
+    _show(describe.table(describe.layers(network, program), integers))
+    if integers:
+        _show(describe.device_table(program, stein.count(network.inputs)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code, having printed any error as one line."""
+    try:
+        code = app(args=arguments, prog_name="picopinn", standalone_mode=False)
+    except train.InterruptedRunError as error:
+        return _fail(error, error.exit_code, label="")
+    except typer.TyperException as error:
+        return _fail(_with_help(error), error.exit_code)
+    except UsageError as error:
+        return _fail(error, 2)
+    except (PicopinnError, OSError) as error:
+        return _fail(error, 1)
+    except MemoryError:
+        return _fail("not enough memory: choose a smaller network or batch", 1)
+    return code if isinstance(code, int) else 0
+
+
+def _fail(error: object, code: int, label: str = "error: ") -> int:
+    print(label + " ".join(str(error).split()), file=sys.stderr)
+    return code
+
+
+def _with_help(error: typer.TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else "picopinn"
+    return f"{error.format_message().rstrip('.')}; see {path} --help"
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """Names of the parameters that the person wrote."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _flags(parameters: set[str]) -> str:
+    return ", ".join("--" + name.replace("_", "-") for name in sorted(parameters))
+
+
+def _settings(ctx: typer.Context) -> Settings:
+    """The settings that the options spell, with every default filled in."""
+    values = {field.name: ctx.params[field.name] for field in fields(Settings) if field.name in ctx.params}
+    given = _given(ctx)
+    if values["problem"] is None:
+        raise UsageError(f"name a problem to train: picopinn train {names()[0]}, or picopinn problems for a list")
+    dimensions = get(values["problem"]).dimensions
+    if ctx.params["dense"] and (unused := given & {"tt", "rank", "contraction"}):
+        raise UsageError(f"{_flags(unused)} is for tensor trains, and --dense has none: leave out one or the other")
+    values["tt"] = None if ctx.params["dense"] else parse_tt(values["tt"]) if values["tt"] else Network.tt
+    if values["estimator"] == "jet":
+        if unused := given & {"sigma", "quantization"}:
+            raise UsageError(
+                f"the jet estimator takes no finite steps: leave out {_flags(unused)}, or add --estimator orthogonal"
+            )
+        values |= {"sigma": None, "quantization": None}
+    settings = Settings(**values)
+    return replace(settings, directions=settings.stein().count(dimensions))
+
+
+def _new(settings: Settings, path: Path | None, threads: int) -> tuple[Run, Solver]:
+    solver = settings.solver(threads)  # before anything is written: it checks all choices
+    return Run.create(path, settings, solver.state()), solver
+
+
+def _resumed(ctx: typer.Context, path: Path, threads: int) -> tuple[Run, Solver]:
+    if conflicts := _given(ctx) - {"resume", "threads", "quiet"}:
+        named = _flags(conflicts - {"problem"}) or "PROBLEM"
+        raise UsageError(f"--resume continues a run with its own settings: leave out {named}, or start a new run")
+    run = Run.open(path)
+    solver = run.settings.solver(threads)
+    solver.restore(run.checkpoint.state)
+    return run, solver
+
+
+def _follow(run: Run, solver: Solver, console: Console, quiet: bool) -> None:
+    """Train to the end in front of a person."""
+    network = solver.network
+    smaller = f"{network.dense_parameters / network.parameters:.1f}x fewer than dense"
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    say(f"{_title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
+    with train.reporting(console, solver.steps, solver.step_number, quiet) as show:
+        train.train(run, solver, show)
+    result = train.finish(run, solver)
+    for warning in solver.engine.warnings():
+        print(f"warning: {warning}", file=sys.stderr)
+    floors, seconds = _floors(result["trivial_floor"]), result["seconds"]
+    say(f"relative L2 {result['relative_l2']:.2e} ({floors}) in {seconds:.1f} s; see {run.picture}")
+
+
+def _title(settings: Settings) -> str:
+    return f"{settings.problem}, {settings.precision}, {_estimator(settings)}"
+
+
+def _estimator(settings: Settings) -> str:
+    steps = "" if settings.sigma is None else f" sigma {settings.sigma:g} {settings.quantization}"
+    return f"{settings.estimator} K={settings.directions}{steps}"
+
+
+def _floors(floors: dict[str, float]) -> str:
+    return ", ".join(f"best {name} {error:.2e}" for name, error in floors.items())
+
+
+def _report_cells(run: Run) -> list[str]:
+    settings, result = run.settings, run.result()
+    cells = [str(run.path), settings.problem, settings.precision, _estimator(settings)]
+    if result is None:
+        return [*cells, "", f"{run.checkpoint.step} of {settings.steps}"]
+    return [
+        *cells,
+        f"{result['parameters']:,}",
+        f"{result['steps']}",
+        f"{result['relative_l2']:.2e}",
+        f"{min(result['trivial_floor'].values()):.2e}",
+        f"{result['seconds']:.1f}",
+        result["weights_sha256"][:12],
+    ]
+
+
+def _show(table: Table) -> None:
+    """Print a table; outside a terminal as wide as it needs."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

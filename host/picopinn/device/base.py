@@ -1,0 +1,85 @@
+"""What every body of the device offers (DESIGN: local, reference, and later unix, emulated, board).
+
+All arrays are C-contiguous. ``S`` streams of a microbatch are 1 + 2 K for K directions. A row of B blocks is
+``mantissas (B, 16) int16`` and ``exponents (B,) int8``; results are ``(B, 16) int32`` with ``(B,) int16``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..network import Program
+
+OVERFLOW, STEP = 1, 2  # sticky flags (spec 10)
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Block rows in SMX: mantissas int16 (..., B, 16), exponents int8 (..., B)."""
+
+    mantissas: NDArray[np.int16]
+    exponents: NDArray[np.int8]
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """Block-scaled integers: mantissas int32 (..., B, 16), exponents int16 (..., B)."""
+
+    mantissas: NDArray[np.int32]
+    exponents: NDArray[np.int16]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """How gradients of one step accumulate (spec 7): an exponent per accumulator and the limit exponent t.
+
+    Accumulators are ordered by stage: its matrix, then its bias if it closes.
+    """
+
+    exponents: NDArray[np.int16]
+    limit: int
+
+
+@dataclass(frozen=True, eq=False)
+class Gradients:
+    """Parameter gradients as integers.
+
+    ``values`` int32 in the order of ``Program.tensors``, 16 a block, flattened; ``exponents`` int16 one a tensor;
+    ``peaks`` uint32 one an accumulator.
+    """
+
+    values: NDArray[np.int32]
+    exponents: NDArray[np.int16]
+    peaks: NDArray[np.uint32]
+
+
+class Device(Protocol):
+    """A machine that runs a Program in integers. Every verb may be repeated without harm."""
+
+    def configure(self, program: Program, directions: int) -> None:
+        """Prepare for a program and up to so many directions; forgets everything else."""
+
+    def load(self, weights: Rows) -> None:
+        """Set all parameters: the blocks of ``Program.tensors`` concatenated (biases: row 0); contracts cores."""
+
+    def forward(self, points: Rows, directions: Rows | None, keep: bool = False) -> Values:
+        """Outputs of n microbatches: points (n, R, B) with R = 1 (naive: S), directions (K, B) -> (n, S, out B).
+
+        ``keep`` hints that a backward over the same points follows.
+        """
+
+    def begin(self, scaling: Scaling, seed: int, step: int) -> None:
+        """Clear gradients; set their exponents and the random counters of a step."""
+
+    def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
+        """Accumulate gradients for cotangents (n, S, out B); ``first`` numbers the first microbatch in the step."""
+
+    def gradients(self) -> Gradients:
+        """The sums since ``begin``, contracted back to the cores."""
+
+    def flags(self) -> int:
+        """Sticky OVERFLOW and STEP since the last call; clears them."""

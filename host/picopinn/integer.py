@@ -1,0 +1,249 @@
+"""The solver's engine in integers: encodes what goes to a device, decodes what comes back, scales gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling, Values
+from .engine import Pass
+from .errors import PicopinnError
+from .network import Floats, Mode, Network, Precision, Program
+from .smx import BLOCK, blocks_of, decode_blocks, encode_blocks, to_blocks
+
+LANES = BLOCK * BLOCK
+HEADROOM = 3  # bits a gradient term may grow by before a step is repeated (spec 7)
+REPEATS = 64  # saturated repeats of one step before it counts as diverged
+START = -24  # gradient exponent of the very first try
+
+
+class Layout:
+    """Where each master element travels: blocks of ``Program.tensors``, concatenated."""
+
+    def __init__(self, program: Program) -> None:
+        indices, offset = [], 0
+        for tensor in program.tensors:
+            index = tensor.element_index()
+            indices.append(np.where(index >= 0, index + offset, -1))
+            offset += tensor.size
+        sent = np.concatenate(indices)
+        self.size = offset
+        self.source = np.where(sent >= 0, sent, offset).reshape(-1, LANES)  # padding reads a zero past the end
+        self.place = np.empty(offset, np.int64)  # of each master element among the lanes
+        lanes = np.flatnonzero(sent >= 0)
+        self.place[sent[lanes]] = lanes
+        self.bits = np.concatenate([np.full(t.blocks, t.bits) for t in program.tensors])
+        self.tensor = np.repeat(np.arange(len(program.tensors)), [t.size for t in program.tensors])
+
+    def encode(self, master: Floats) -> Rows:
+        return Rows(*encode_blocks(np.append(master, 0.0)[self.source], self.bits))
+
+    def decode(self, gradients: Gradients) -> Floats:
+        units: Floats = np.ldexp(1.0, gradients.exponents.astype(np.int64))
+        values: Floats = gradients.values[self.place] * units[self.tensor]
+        return values
+
+
+class IntegerEngine:
+    """Runs a network on a device in SMX integers; see :class:`picopinn.engine.Engine`.
+
+    Args:
+        network, precision, mode: what to run.
+        seed: of stochastic rounding.
+        threads: of the local device.
+        device: another body; by default the C kernels on this computer.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        precision: Precision,
+        mode: Mode,
+        *,
+        seed: int = 0,
+        threads: int = 1,
+        device: Device | None = None,
+    ) -> None:
+        self._network, self._seed, self._threads = network, seed, threads
+        self.program = network.program(precision, mode)
+        self._precision = self.program.precision
+        self._layout = Layout(self.program)
+        self._device = device or _local(threads)
+        self._directions = -1  # configured for so many; -1: not yet
+        self._weights: Rows | None = None
+        self._encoded: dict[int, tuple[Any, Rows]] = {}  # by id of the array, which is kept alive beside it
+        self._exponents: NDArray[np.int16] | None = None  # of the accumulators, once a step has been scaled
+        self._stepped_too_far = False
+        self._trains = True  # a backward follows each forward
+
+    # ---- what goes out
+
+    def load(self, master: Floats) -> None:
+        self._encoded.clear()
+        self._weights = self._layout.encode(master)
+        if self._directions >= 0:
+            self._device.load(self._weights)
+
+    def snap(self, points: Floats) -> Floats:
+        rows = self._encode_points(points)
+        blocks = decode_blocks(rows.mantissas, rows.exponents)[:, 0]
+        return self._remember(_points_of(blocks, *points.shape), rows)
+
+    def snap_directions(self, directions: Floats) -> Floats:
+        rows = self._encode_directions(directions)
+        values = decode_blocks(rows.mantissas, rows.exponents)[..., :BLOCK]
+        return self._remember(values.reshape(len(directions), -1)[:, : directions.shape[1]], rows)
+
+    def _remember(self, array: Floats, rows: Rows) -> Floats:
+        self._encoded[id(array)] = (array, rows)
+        return array
+
+    def _encode_points(self, points: Floats) -> Rows:
+        tiles = to_blocks(points)
+        values = tiles.reshape(tiles.shape[0], 1, tiles.shape[1], LANES)
+        return Rows(*encode_blocks(values, self._precision.inputs))
+
+    def _encode_directions(self, directions: Floats) -> Rows:
+        """One block row a direction, its four rows equal."""
+        count, size = directions.shape
+        padded = np.zeros((count, blocks_of(size) * BLOCK))
+        padded[:, :size] = directions
+        return Rows(*encode_blocks(np.tile(padded.reshape(count, -1, BLOCK), BLOCK), self._precision.inputs))
+
+    def _encode_naive(self, points: Floats, directions: Floats | None) -> Rows:
+        """x, x + d_1, x - d_1, ... each quantized for itself: (n, S, B)."""
+        shifts = [np.zeros(points.shape[1])]
+        for direction in () if directions is None else directions:
+            shifts += [direction, -direction]
+        rows = [self._encode_points(points + shift) for shift in shifts]
+        return Rows(
+            np.concatenate([r.mantissas for r in rows], axis=1), np.concatenate([r.exponents for r in rows], axis=1)
+        )
+
+    def _rows(self, points: Floats, directions: Floats | None) -> tuple[Rows, Rows | None]:
+        """Both as the device takes them, encoded once a step."""
+        if self.program.mode == "naive":
+            return self._cached(points, lambda: self._encode_naive(points, directions), naive=True), None
+        rows = self._cached(points, lambda: self._encode_points(points))
+        if directions is None:
+            return rows, None
+        return rows, self._cached(directions, lambda: self._encode_directions(directions))
+
+    def _cached(self, array: Floats, encode: Any, naive: bool = False) -> Rows:
+        key = -id(array) if naive else id(array)  # snap remembered the points alone
+        if key not in self._encoded:
+            self._encoded[key] = (array, encode())
+        return self._encoded[key][1]
+
+    # ---- streams
+
+    def forward(self, points: Floats, directions: Floats | None) -> Floats:
+        self._configure(0 if directions is None else len(directions))
+        rows, along = self._rows(points, directions)
+        values = self._device.forward(rows, along, keep=self._trains)
+        return _streams_of(values, len(points))
+
+    def _configure(self, directions: int) -> None:
+        if directions <= self._directions:
+            return
+        self._device.configure(self.program, directions)
+        self._directions = directions
+        if self._weights is not None:
+            self._device.load(self._weights)
+
+    # ---- gradients
+
+    def gradient(self, passes: Sequence[Pass], step: int) -> Floats:
+        jobs = [(*self._rows(p.points, p.directions), self._cotangents(p.cotangents)) for p in passes]
+        limit = self._limit(jobs)
+        calibrated = self._exponents is not None
+        if self._exponents is None:
+            self._exponents = np.full(sum(1 + s.closes for s in self.program.stages), START, np.int16)
+        for _ in range(REPEATS):
+            gradients = self._attempt(jobs, Scaling(self._exponents, limit), step)
+            saturated = gradients.peaks > (1 << limit)
+            self._exponents = _rescaled(self._exponents, gradients.peaks, limit)
+            if not saturated.any():
+                if calibrated:
+                    return self._layout.decode(gradients)
+                calibrated = True  # the first step runs once more, now at its own scale
+        raise PicopinnError(f"gradients keep growing at step {step + 1}: try a smaller learning rate")
+
+    def _attempt(self, jobs: list[tuple[Rows, Rows | None, Rows]], scaling: Scaling, step: int) -> Gradients:
+        self._device.begin(scaling, self._seed, step)
+        first = 0
+        for points, directions, cotangents in jobs:
+            self._device.backward(points, directions, cotangents, first)
+            first += len(points.exponents)
+        gradients = self._device.gradients()
+        self._check_flags()
+        return gradients
+
+    def _cotangents(self, cotangents: Floats) -> Rows:
+        """(n, S) reals to (microbatches, S, 1) blocks: four points down the first column."""
+        count, streams = cotangents.shape
+        blocks = np.zeros((blocks_of(count), BLOCK, streams, BLOCK))
+        blocks.reshape(-1, streams, BLOCK)[:count, :, 0] = cotangents
+        values = blocks.transpose(0, 2, 1, 3).reshape(-1, streams, 1, LANES)
+        return Rows(*encode_blocks(values, self._precision.gradients))
+
+    def _limit(self, jobs: list[tuple[Rows, Rows | None, Rows]]) -> int:
+        """The largest t with terms * 2^t < 2^31 for every accumulator (spec 7)."""
+        panels = max(s.panels for s in self.program.stages)
+        terms = panels * sum(c.exponents.shape[0] * c.exponents.shape[1] for _, _, c in jobs)
+        return 30 - int(terms - 1).bit_length()
+
+    def _check_flags(self) -> None:
+        flags = self._device.flags()
+        self._stepped_too_far |= bool(flags & STEP)
+        if flags & OVERFLOW:
+            raise PicopinnError("a number left the range of SMX exponents (2^127): try a smaller learning rate")
+
+    # ---- the rest
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return {} if self._exponents is None else {"exponents": self._exponents}
+
+    def restore(self, state: dict[str, NDArray[Any]]) -> None:
+        exponents = state.get("exponents")
+        self._exponents = None if exponents is None else exponents.astype(np.int16)
+
+    def evaluator(self) -> IntegerEngine:
+        engine = IntegerEngine(self._network, self._precision.evaluation(), "jet", threads=self._threads)
+        engine._trains = False
+        return engine
+
+    def warnings(self) -> list[str]:
+        if not self._stepped_too_far:
+            return []
+        return ["finite steps were limited to |d| < 8 inside the network: choose a smaller --sigma"]
+
+
+def _local(threads: int) -> Device:
+    from .device.local import LocalDevice  # other bodies need no compiled kernels
+
+    return LocalDevice(threads)
+
+
+def _points_of(blocks: Floats, count: int, size: int) -> Floats:
+    """(n, B, 16) blocks to (count, size) points."""
+    tiles = blocks.reshape(*blocks.shape[:2], BLOCK, BLOCK).transpose(0, 2, 1, 3)
+    return np.ascontiguousarray(tiles.reshape(len(blocks) * BLOCK, -1)[:count, :size])
+
+
+def _streams_of(values: Values, count: int) -> Floats:
+    """First output column of (n, S, 1, 16) results as (count, S) reals."""
+    column = decode_blocks(values.mantissas[:, :, 0, ::BLOCK], values.exponents[:, :, 0])
+    return column.transpose(0, 2, 1).reshape(-1, column.shape[1])[:count]
+
+
+def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:
+    """Exponents for the next try (spec 7)."""
+    _, length = np.frexp(peaks.astype(np.float64))  # exact: peaks are below 2^32
+    growth = length - (limit - HEADROOM)
+    growth = np.where(peaks > (1 << limit), np.maximum(growth, 4), np.where(peaks == 0, -8, growth))
+    scaled: NDArray[np.int16] = np.clip(exponents + growth, -400, 400).astype(np.int16)
+    return scaled

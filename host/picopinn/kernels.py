@@ -1,0 +1,203 @@
+"""The C kernels (kernels_c/include/ppn/ppn.h is their manual), through cffi."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import PicopinnError, UsageError
+from .network import ACTIVATIONS, MAX_INNER, MODES, Activation, Program
+from .smx import BLOCK, SMX, Floats, check_bits, decode_blocks, from_blocks
+
+try:
+    from ._kernels import ffi, lib
+except ImportError as error:  # a source tree that was never built
+    raise PicopinnError(f"the C kernels are not built ({error}): run `pip install .` in the project") from error
+
+__all__ = ["LANES", "VARIANTS", "Plan", "Product", "activate", "device_bytes", "encode_integers", "ffi", "kernels"]
+__all__ += ["matmul", "pointer", "variants"]
+
+VARIANTS = ("portable", "avx2", "avx512")
+LANES = BLOCK * BLOCK
+_STATUS = {
+    lib.PPN_BAD_WIDTH: "a mantissa width is outside 4..16",
+    lib.PPN_BAD_SHAPE: "stages do not fit each other, or a size is 0 or too large",
+    lib.PPN_BAD_CHAIN: "a half-chain does not multiply out to its stage matrix",
+    lib.PPN_BAD_ENUM: "an activation or mode is unknown, or there is no stage",
+}
+
+
+def variants() -> list[str]:
+    """The instruction-set variants that this machine runs."""
+    return [name for number, name in enumerate(VARIANTS) if lib.ppn_variant_kernels(number) != ffi.NULL]
+
+
+@cache
+def kernels(variant: str | None = None) -> Any:
+    """The function table of a variant; by default the fastest, or the one PICOPINN_VARIANT names.
+
+    Raises:
+        UsageError: no such variant here.
+    """
+    name = variant or os.environ.get("PICOPINN_VARIANT") or variants()[-1]
+    if name not in variants():
+        raise UsageError(f"kernel variant {name!r} does not run here: choose {' or '.join(variants())}")
+    return lib.ppn_variant_kernels(VARIANTS.index(name))
+
+
+def pointer(kind: str, array: NDArray[Any]) -> Any:
+    """A C pointer to a contiguous array, which the caller keeps alive."""
+    return ffi.from_buffer(kind, array)
+
+
+@dataclass(frozen=True, eq=False)
+class Product:
+    """A block-scaled int32 matrix: blocks (R, C, 4, 4), exponents (R, C) int16, shape (rows, cols)."""
+
+    blocks: NDArray[np.int32]
+    exponents: NDArray[np.int16]
+    shape: tuple[int, int]
+
+    def decode(self) -> Floats:
+        """The exact values, float64 (rows, cols)."""
+        flat = self.blocks.reshape(*self.exponents.shape, LANES)
+        return from_blocks(decode_blocks(flat, self.exponents).reshape(self.blocks.shape), *self.shape)
+
+    def encode(self, bits: int) -> SMX:
+        """Round to SMX(bits) in C (spec 2.2); UsageError for a width outside 4..16."""
+        check_bits(bits)
+        mantissas = np.empty(self.blocks.shape, np.int16)
+        exponents = np.empty(self.exponents.shape, np.int8)
+        encode_integers(self.blocks, self.exponents, bits, mantissas, exponents)
+        return SMX(mantissas, exponents, self.shape, bits)
+
+
+def encode_integers(
+    x: NDArray[np.int32],
+    x_exponents: NDArray[np.int16],
+    bits: int,
+    mantissas: NDArray[np.int16],
+    exponents: NDArray[np.int8],
+    variant: str | None = None,
+) -> int:
+    """Encode block-scaled int32 to SMX(bits), nearest, into the given arrays; answers the flags."""
+    return int(
+        kernels(variant).encode(
+            x_exponents.size,
+            pointer("int32_t[]", x),
+            pointer("int16_t[]", x_exponents),
+            bits,
+            pointer("int16_t[]", mantissas),
+            pointer("int8_t[]", exponents),
+        )
+    )
+
+
+def _matrix(m: SMX, transposed: bool) -> Any:
+    """A ``ppn_matrix`` that borrows the arrays of ``m``."""
+    rows, cols = m.exponents.shape
+    mantissas, exponents = pointer("int16_t[]", m.blocks), pointer("int8_t[]", m.exponents)
+    return ffi.new("ppn_matrix *", [mantissas, exponents, rows, cols, m.bits, int(transposed)])
+
+
+def matmul(
+    a: SMX, b: SMX, *, transpose_a: bool = False, transpose_b: bool = False, variant: str | None = None
+) -> Product:
+    """op(a) @ op(b) in C (spec 3), from the same blocks whether transposed or not.
+
+    Raises:
+        UsageError: the inner sizes differ or exceed 4096.
+    """
+    rows, inner = a.shape[::-1] if transpose_a else a.shape
+    other, cols = b.shape[::-1] if transpose_b else b.shape
+    if inner != other:
+        raise UsageError(f"matmul: inner sizes differ, {rows} x {inner} times {other} x {cols}")
+    if inner > MAX_INNER:
+        raise UsageError(f"matmul: the inner size is at most {MAX_INNER}, got {inner}")
+    high, wide = (-(-size // BLOCK) for size in (rows, cols))
+    blocks, exponents = np.zeros((high, wide, BLOCK, BLOCK), np.int32), np.zeros((high, wide), np.int16)
+    left, right = _matrix(a, transpose_a), _matrix(b, transpose_b)
+    status = kernels(variant).matmul(left, right, pointer("int32_t[]", blocks), pointer("int16_t[]", exponents))
+    _refuse(status)
+    return Product(blocks, exponents, (rows, cols))
+
+
+def activate(z: SMX, activation: Activation, variant: str | None = None) -> tuple[NDArray[np.int16], NDArray[np.int16]]:
+    """phi (15 fraction bits) and phi' (14) of an SMX(16) matrix, as blocks (spec 5)."""
+    value, slope = np.empty_like(z.blocks), np.empty_like(z.blocks)
+    kernels(variant).activate(
+        z.exponents.size,
+        pointer("int16_t[]", z.blocks),
+        pointer("int8_t[]", z.exponents),
+        ACTIVATIONS.index(activation),
+        pointer("int16_t[]", value),
+        pointer("int16_t[]", slope),
+    )
+    return value, slope
+
+
+class Plan:
+    """A Program as the C structures, checked and measured for up to ``directions`` directions.
+
+    Attributes:
+        net: ``ppn_network *``.
+        sizes: ``ppn_sizes *``: bytes of every region.
+    """
+
+    def __init__(self, program: Program, directions: int, variant: str | None = None) -> None:
+        self.kernels = kernels(variant)
+        self._stages = ffi.new("ppn_stage[]", [_stage(s) for s in program.stages])
+        self._chains = ffi.new("ppn_chain[]", [_chain(c) for c in program.chains] or 1)
+        self._places = ffi.new("ppn_place[]", len(program.stages))
+        bits = program.precision
+        self.net = ffi.new(
+            "ppn_network *",
+            {
+                "stages": self._stages,
+                "chains": self._chains,
+                "places": self._places,
+                "stage_count": len(program.stages),
+                "chain_count": len(program.chains),
+                "activation": ACTIVATIONS.index(program.activation),
+                "mode": MODES.index(program.mode),
+                "bits_weights": bits.weights,
+                "bits_activations": bits.activations,
+                "bits_base": bits.base,
+                "bits_gradients": bits.gradients,
+            },
+        )
+        self.sizes = ffi.new("ppn_sizes *")
+        _refuse(self.kernels.plan(self.net, directions, self.sizes))
+
+
+def _stage(stage: Any) -> dict[str, int]:
+    chain = -1 if stage.chain is None else stage.chain
+    return {
+        "rows": stage.rows,
+        "cols": stage.cols,
+        "panels": stage.panels,
+        "expand": int(stage.expand),
+        "closes": int(stage.closes),
+        "chain": chain,
+    }
+
+
+def _chain(chain: Any) -> dict[str, Any]:
+    return {"modes": len(chain.modes), "mode": list(chain.modes), "rank": list(chain.ranks)}
+
+
+def _refuse(status: int) -> None:
+    if status != lib.PPN_OK:
+        raise UsageError(f"the kernels refuse this: {_STATUS[status]}")
+
+
+def device_bytes(program: Program, directions: int) -> dict[str, int]:
+    """Bytes a device needs for one microbatch of four points, region by region, and in ``total``."""
+    sizes = Plan(program, directions).sizes
+    regions = {name: int(getattr(sizes, name)) for name in ("weights", "gradients", "tape", "scratch")}
+    return {**regions, "total": sum(regions.values())}

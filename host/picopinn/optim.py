@@ -1,0 +1,51 @@
+"""Adam (Kingma and Ba, ICLR 2015) on the host's float64 master, with a learning rate that decays linearly to zero."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .errors import UsageError
+from .network import Floats
+
+_BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class Adam:
+    """Adam for one flat vector.
+
+    Args:
+        size: elements of the vector.
+        learning_rate: of the first step; step n of ``steps`` uses (1 - n / steps) of it.
+    """
+
+    def __init__(self, size: int, learning_rate: float, steps: int) -> None:
+        self._rate, self._steps = learning_rate, steps
+        self._mean, self._square = np.zeros(size), np.zeros(size)
+        self._work, self._scale = np.empty(size), np.empty(size)
+
+    def update(self, master: Floats, gradient: Floats, step: int) -> None:
+        """Move ``master`` in place by the gradient of a step, counted from 0."""
+        work, scale = self._work, self._scale
+        self._mean *= _BETA1
+        self._mean += np.multiply(gradient, 1 - _BETA1, out=work)
+        np.multiply(gradient, gradient, out=work)
+        self._square *= _BETA2
+        self._square += np.multiply(work, 1 - _BETA2, out=work)
+        np.sqrt(self._square, out=scale)
+        scale /= math.sqrt(1 - _BETA2 ** (step + 1))
+        scale += _EPSILON
+        rate = self._rate * (1 - step / self._steps) / (1 - _BETA1 ** (step + 1))
+        master -= np.divide(np.multiply(self._mean, rate, out=work), scale, out=work)
+
+    def state(self) -> dict[str, Floats]:
+        """Running means of the gradient and of its square, copied."""
+        return {"mean": self._mean.copy(), "square": self._square.copy()}
+
+    def restore(self, state: dict[str, Floats]) -> None:
+        """Continue from a ``state``; UsageError if it is of another size."""
+        for name, own in (("mean", self._mean), ("square", self._square)):
+            if state[name].shape != own.shape:
+                raise UsageError(f"the optimizer state has {state[name].size} values for {own.size} parameters")
+            own[:] = state[name]

@@ -1,0 +1,30 @@
+"""The problems that come with picopinn; write your own as a subclass of :class:`Problem`."""
+
+from __future__ import annotations
+
+import difflib
+
+from ..errors import UsageError
+from .base import Field, Problem, check, linearize, relative_l2
+from .poisson2d import Poisson2D
+
+__all__ = ["REGISTRY", "Field", "Problem", "check", "get", "linearize", "names", "relative_l2"]
+
+REGISTRY: dict[str, type[Problem]] = {cls.name: cls for cls in (Poisson2D,)}
+
+
+def names() -> list[str]:
+    """Names that :func:`get` knows, sorted."""
+    return sorted(REGISTRY)
+
+
+def get(name: str) -> type[Problem]:
+    """The class of a problem.
+
+    Raises:
+        UsageError: no such problem; the message names the closest ones.
+    """
+    if name in REGISTRY:
+        return REGISTRY[name]
+    close = difflib.get_close_matches(name, REGISTRY) or names()
+    raise UsageError(f"problem {name!r} is unknown: did you mean {' or '.join(close)}?")

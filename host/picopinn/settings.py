@@ -1,0 +1,154 @@
+"""Settings: everything that decides the bits of a run, and its TOML text."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from .errors import UsageError
+from .estimators import Estimator, Kind, Quantization
+from .network import DEFAULT_PRECISION, Activation, Contraction, Network
+from .problems import Problem, get
+from .solver import Solver
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+FLOAT = "float32"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices of a run; the number of threads is none of them, since it changes no bit.
+
+    ``sigma`` and ``quantization`` are None for ``jet``, which takes no steps; ``tt`` is None for dense layers.
+    """
+
+    problem: str
+    estimator: Kind = Estimator.kind
+    sigma: float | None = None
+    directions: int | None = None
+    quantization: Quantization | None = None
+    precision: str = DEFAULT_PRECISION
+    hidden: int = Network.hidden
+    layers: int = Network.layers
+    tt: tuple[int, ...] | None = Network.tt
+    rank: int = Network.rank
+    activation: Activation = Network.activation
+    contraction: Contraction = Network.contraction
+    steps: int = 2000
+    seed: int = 0
+    batch: int = 100
+    learning_rate: float = 1e-3
+
+    def to_toml(self) -> str:
+        """The settings as TOML, one key a line; those that are None are left out."""
+        lines = (f"{key} = {_toml(value)}\n" for key, value in asdict(self).items() if value is not None)
+        return "".join(lines)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Settings:
+        """Read what :meth:`to_toml` wrote.
+
+        Raises:
+            UsageError: not TOML, or a key is unknown, missing or of the wrong type.
+        """
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"the settings are not TOML: {error}") from error
+        hints = get_type_hints(cls)
+        if unknown := table.keys() - hints.keys():
+            raise UsageError(f"unknown setting {', '.join(sorted(unknown))}: the settings are {', '.join(hints)}")
+        needed = {key for key, hint in hints.items() if NoneType not in get_args(hint)}
+        if missing := needed - table.keys():
+            raise UsageError(f"missing setting {', '.join(sorted(missing))}")
+        return cls(**{key: _typed(key, table.get(key), hint) for key, hint in hints.items()})
+
+    def pde(self) -> Problem:
+        """The problem by its name."""
+        return get(self.problem)()
+
+    def network(self) -> Network:
+        """The network for the problem's dimensions."""
+        if self.tt is not None and min(self.hidden, *self.tt) > 0 and math.prod(self.tt) != self.hidden:
+            raise UsageError(_mismatch(self.tt, self.hidden))
+        return Network(
+            self.pde().dimensions,
+            hidden=self.hidden,
+            layers=self.layers,
+            tt=self.tt,
+            rank=self.rank,
+            activation=self.activation,
+            contraction=self.contraction,
+        )
+
+    def stein(self) -> Estimator:
+        """The estimator of derivatives."""
+        steps = {"sigma": self.sigma, "quantization": self.quantization}
+        given: dict[str, Any] = {key: value for key, value in steps.items() if value is not None}
+        return Estimator(self.estimator, directions=self.directions, **given)
+
+    def solver(self, threads: int) -> Solver:
+        """A solver at step 0.
+
+        Raises:
+            UsageError: choices that cannot work; the message says which.
+        """
+        return Solver(
+            self.pde(),
+            self.network(),
+            self.stein(),
+            self.precision,
+            steps=self.steps,
+            seed=self.seed,
+            batch=self.batch,
+            learning_rate=self.learning_rate,
+            threads=threads,
+        )
+
+
+def parse_tt(text: str) -> tuple[int, ...]:
+    """Read ``16x16``; UsageError if it is not whole numbers joined by x."""
+    parts = text.split("x")
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"TT shape {text!r} is not understood: write modes joined by x, such as 16x16")
+    return tuple(map(int, parts))
+
+
+def _mismatch(tt: tuple[int, ...], hidden: int) -> str:
+    even = next((n for n in range(math.isqrt(hidden), 1, -1) if hidden % n == 0), None)
+    fitting = f"--tt {even}x{hidden // even}, or --dense" if even else "--dense, or another --hidden"
+    return f"TT shape {' x '.join(map(str, tt))} = {math.prod(tt)} does not match --hidden {hidden}: pass {fitting}"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value) if isinstance(value, str) else repr(value)
+
+
+def _typed(key: str, value: object, hint: Any) -> Any:
+    """The TOML value as its setting's type: lists become tuples, and whole numbers floats where those are meant."""
+    if not _fits(value, hint):
+        expected = str(hint).replace("typing.", "") if get_origin(hint) else hint.__name__
+        raise UsageError(f"setting {key} = {value!r} is of the wrong type, it must be {expected}")
+    if isinstance(value, list):
+        return tuple(value)
+    return float(value) if isinstance(value, int) and (hint is float or float in get_args(hint)) else value
+
+
+def _fits(value: object, hint: Any) -> bool:
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if get_origin(hint) is tuple:
+        return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, option) for option in get_args(hint))
+    return not isinstance(value, bool) and isinstance(value, (int, float) if hint is float else hint)

@@ -1,0 +1,200 @@
+"""The training loop of the command line: progress for a person, checkpoints, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from types import FrameType
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from . import plots
+from .errors import PicopinnError
+from .runs import Row, Run
+from .solver import Solver
+
+CHECKPOINT_SECONDS = 5.0
+_EVALUATIONS = 20  # a run
+
+
+class InterruptedRunError(PicopinnError):
+    """A signal stopped the run, and it was saved."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+@contextmanager
+def reporting(console: Console, steps: int, first: int, quiet: bool) -> Iterator[Callable[[Row], None]]:
+    """What shows a step: a live table on a terminal, plain lines elsewhere, nothing if quiet.
+
+    Args:
+        console: where to.
+        steps: length of the run.
+        first: step that it starts or resumes after.
+        quiet: show nothing.
+    """
+    pace = _Pace(steps, first)
+    if quiet:
+        yield lambda row: None
+    elif console.is_terminal:
+        board = _Board(pace, rows=max(console.height - 8, 1))
+        with Live(console=console, get_renderable=board.table, refresh_per_second=5):
+            yield board.show
+            board.end()
+    else:
+        yield lambda row: _print_line(console, pace, row)
+
+
+def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> None:
+    """Take the steps that are left, saving about every five seconds; ``show`` sees each.
+
+    Raises:
+        InterruptedRunError: SIGINT or SIGTERM; the run was saved.
+        PicopinnError: the loss is not finite, or the directory cannot be written.
+    """
+    every = math.ceil(solver.steps / _EVALUATIONS)
+    start = time.monotonic() - run.checkpoint.seconds
+    saved = time.monotonic()
+    rows: list[Row] = []
+    with _noted_signals() as noted:
+        while not solver.done:
+            rows.append(_step(solver, every, start))
+            show(rows[-1])
+            if solver.done or noted or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+                run.save(rows, solver.state(), time.monotonic() - start)
+                saved = time.monotonic()
+                rows.clear()
+            if noted and not solver.done:
+                raise _interrupted(run, solver, noted[0])
+
+
+def finish(run: Run, solver: Solver) -> dict[str, Any]:
+    """Write the result and the picture of a run whose steps are all taken; returns the result."""
+    rows = run.rows()
+    result = {
+        "problem": solver.problem.name,
+        "settings": asdict(run.settings),
+        "parameters": solver.network.parameters,
+        "dense_parameters": solver.network.dense_parameters,
+        "steps": solver.steps,
+        "seed": solver.seed,
+        "relative_l2": rows[-1].relative_l2,
+        "trivial_floor": solver.problem.trivial_floor(),
+        "seconds": round(run.checkpoint.seconds, 3),
+        "weights_sha256": solver.weights_sha256(),
+    }
+    run.finish(result, plots.picture(solver, rows))
+    return result
+
+
+def _step(solver: Solver, every: int, start: float) -> Row:
+    progress = solver.step()
+    evaluated = solver.done or progress.step % every == 0
+    error = _error(solver) if evaluated else None
+    seconds = time.monotonic() - start
+    return Row(progress.step, progress.loss, progress.residual, progress.boundary, error, seconds)
+
+
+def _error(solver: Solver) -> float:
+    with np.errstate(over="ignore", invalid="ignore"):  # told by the error itself
+        error = solver.evaluate()
+    if not math.isfinite(error):
+        raise PicopinnError(f"the solution is not finite at step {solver.step_number}: try a smaller learning rate")
+    return error
+
+
+def _interrupted(run: Run, solver: Solver, number: int) -> InterruptedRunError:
+    where = f"stopped and saved at step {solver.step_number} of {solver.steps}"
+    return InterruptedRunError(f"{where}: continue with picopinn train --resume {run.path}", number)
+
+
+@contextmanager
+def _noted_signals() -> Iterator[list[int]]:
+    """Collects the first SIGINT or SIGTERM, so that a step ends whole; the second acts as it always did."""
+    noted: list[int] = []
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        restore()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield noted
+    finally:
+        restore()
+
+
+class _Pace:
+    """Speed and time left, from the steps of this session."""
+
+    def __init__(self, steps: int, first: int) -> None:
+        self.steps = steps
+        self._first, self._start = first, time.monotonic()
+
+    def speed(self, step: int) -> float:
+        """Steps a second."""
+        return (step - self._first) / max(time.monotonic() - self._start, 1e-9)
+
+    def left(self, step: int) -> str:
+        """Minutes and seconds to the end."""
+        minutes, seconds = divmod(round((self.steps - step) / max(self.speed(step), 1e-9)), 60)
+        return f"{minutes}:{seconds:02d}"
+
+    def cells(self, row: Row) -> tuple[str, str, str, str, str]:
+        """Step, loss, error, steps a second and time left."""
+        error = "" if row.relative_l2 is None else f"{row.relative_l2:.2e}"
+        return f"{row.step}", f"{row.loss:.2e}", error, f"{self.speed(row.step):.0f}", self.left(row.step)
+
+
+def _print_line(console: Console, pace: _Pace, row: Row) -> None:
+    """A line an evaluation, for files and pipes."""
+    if row.relative_l2 is None:
+        return
+    step, loss, error, speed, left = pace.cells(row)
+    text = f"step {step:>{len(str(pace.steps))}}/{pace.steps}  loss {loss}  relative L2 {error}"
+    console.print(f"{text}  {speed} steps/s  {left} left", highlight=False, soft_wrap=True)
+
+
+class _Board:
+    """A table that grows with the evaluations, under it the present step."""
+
+    def __init__(self, pace: _Pace, rows: int) -> None:
+        self._pace, self._rows = pace, rows
+        self._history: list[tuple[str, ...]] = []
+        self._now: tuple[str, ...] | None = None
+
+    def show(self, row: Row) -> None:
+        """A step was taken."""
+        self._now = self._pace.cells(row)
+        if row.relative_l2 is not None:
+            self._history.append(self._now)
+
+    def end(self) -> None:
+        """The present step is the last of the history."""
+        self._now = None
+
+    def table(self) -> Table:
+        """What the terminal shows now."""
+        table = Table()
+        for heading in ("step", "loss", "relative L2", "steps/s", "time left"):
+            table.add_column(heading, justify="right", min_width=9)
+        for cells in self._history[-self._rows :]:
+            table.add_row(*cells)
+        if self._now is not None:
+            table.add_section()
+            table.add_row(*self._now, style="bold")
+        return table

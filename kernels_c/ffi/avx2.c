@@ -1,0 +1,10 @@
+/* avx2.c: the kernels for x86-64 with AVX2. */
+#include "target.h"
+#if PPN_X86
+PPN_TARGET("avx2")
+#define PPN_SIMD 2
+#define PPN_VARIANT avx2
+#include "variant.h"
+PPN_TARGET_END
+#endif
+typedef int ppn_not_empty;

@@ -1,0 +1,28 @@
+/* host.h: the kernels of every instruction set this host can run, chosen at run time. */
+#ifndef PPN_HOST_H
+#define PPN_HOST_H
+
+#include "ppn/ppn.h"
+
+/* The functions of ppn.h in one variant. */
+typedef struct {
+    int (*plan)(ppn_network *, uint16_t, ppn_sizes *);
+    int (*load)(const ppn_network *, uint8_t *, uint8_t *, const int16_t *, const int8_t *);
+    int (*forward)(const ppn_network *, const uint8_t *, uint8_t *, const ppn_batch *, int32_t *, int16_t *);
+    void (*begin)(const ppn_network *, uint8_t *, const int16_t *, uint8_t);
+    int (*backward)(const ppn_network *, const uint8_t *, uint8_t *, uint8_t *, const ppn_batch *, const int16_t *,
+                    const int8_t *, ppn_counter);
+    void (*merge)(const ppn_network *, uint8_t *, const uint8_t *);
+    int (*gradients)(const ppn_network *, const uint8_t *, const uint8_t *, uint8_t *, int32_t *, int16_t *,
+                     uint32_t *);
+    int (*matmul)(const ppn_matrix *, const ppn_matrix *, int32_t *, int16_t *);
+    int (*encode)(uint32_t, const int32_t *, const int16_t *, uint8_t, int16_t *, int8_t *);
+    void (*activate)(uint32_t, const int16_t *, const int8_t *, uint8_t, int16_t *, int16_t *);
+} ppn_kernels;
+
+enum ppn_variant { PPN_PORTABLE, PPN_AVX2, PPN_AVX512, PPN_VARIANTS };
+
+/* The kernels of a variant, or NULL where this machine or this build cannot run it. */
+const ppn_kernels *ppn_variant_kernels(int variant);
+
+#endif

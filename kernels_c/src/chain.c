@@ -1,0 +1,189 @@
+/* chain.c: TT half-chains (spec 8). A factor F_k has shape (r_k, n_k ... n_{d-1}); F_{d-1} is the last core. */
+#include "chain.h"
+
+#include "product.h"
+
+static uint32_t ppn_up(uint32_t size) { return (size + 3) / 4; }
+static uint32_t ppn_smx16_bytes(uint32_t blocks) { return (blocks * 33 + 3) & ~(uint32_t)3; }
+
+/* n_k ... n_{d-1} */
+static uint32_t ppn_rest(const ppn_chain *c, uint32_t k) {
+    uint32_t product = 1;
+    for (; k < c->modes; k++) product *= c->mode[k];
+    return product;
+}
+
+/* The matrix core k travels as. */
+static uint32_t ppn_core_rows(const ppn_chain *c, uint32_t k) {
+    return k + 1 < c->modes ? (uint32_t)c->rank[k] * c->mode[k] : c->rank[k];
+}
+static uint32_t ppn_core_cols(const ppn_chain *c, uint32_t k) { return k + 1 < c->modes ? c->rank[k + 1] : c->mode[k]; }
+static uint32_t ppn_core_blocks(const ppn_chain *c, uint32_t k) {
+    return ppn_up(ppn_core_rows(c, k)) * ppn_up(ppn_core_cols(c, k));
+}
+
+/* Partial product F_k, 0 < k < d - 1, is kept behind the cores. */
+static uint32_t ppn_partial_blocks(const ppn_chain *c, uint32_t k) {
+    return ppn_up(c->rank[k]) * ppn_up(ppn_rest(c, k));
+}
+
+int ppn_check_chain(const ppn_chain *c, uint32_t rows, uint32_t cols) {
+    if (c->modes < 1 || c->modes > PPN_MODES || c->rank[0] != rows || c->rank[c->modes] != 1) return 0;
+    uint64_t width = 1;
+    for (uint32_t k = 0; k < c->modes; k++) {
+        if (c->mode[k] < 1 || c->mode[k] > PPN_INNER || c->rank[k] < 1 || c->rank[k] > PPN_INNER) return 0;
+        if (ppn_core_rows(c, k) > 4 * PPN_INNER) return 0;
+        width *= c->mode[k];
+    }
+    return width == cols;
+}
+
+uint32_t ppn_chain_blocks(const ppn_chain *c) {
+    uint32_t blocks = 0;
+    for (uint32_t k = 0; k < c->modes; k++) blocks += ppn_core_blocks(c, k);
+    return blocks;
+}
+
+/* Offset of core k (|partial| 0) or of F_k (1) in what the chain keeps; k = d asks for the end. */
+static uint32_t ppn_kept_at(const ppn_chain *c, uint32_t k, int partial) {
+    uint32_t at = 0, cores = partial ? c->modes : k;
+    for (uint32_t i = 0; i < cores; i++) at += ppn_smx16_bytes(ppn_core_blocks(c, i));
+    for (uint32_t i = 1; partial && i < k && i + 1 < c->modes; i++) at += ppn_smx16_bytes(ppn_partial_blocks(c, i));
+    return at;
+}
+uint32_t ppn_chain_bytes(const ppn_chain *c) { return ppn_kept_at(c, c->modes, 1); }
+
+static ppn_view ppn_view_at(const uint8_t *at, uint32_t rows, uint32_t cols) {
+    uint32_t blocks = ppn_up(rows) * ppn_up(cols);
+    ppn_view view = {{at, (const int8_t *)at + blocks * 32, 1, 1, 0, 16}, ppn_up(rows), ppn_up(cols), 0};
+    return view;
+}
+static ppn_view ppn_core(const ppn_chain *c, const uint8_t *at, uint32_t k) {
+    return ppn_view_at(at + ppn_kept_at(c, k, 0), ppn_core_rows(c, k), ppn_core_cols(c, k));
+}
+static ppn_view ppn_partial(const ppn_chain *c, const uint8_t *at, uint32_t k) {
+    if (k + 1 == c->modes) return ppn_core(c, at, k);
+    return ppn_view_at(at + ppn_kept_at(c, k, 1), c->rank[k], ppn_rest(c, k));
+}
+
+/* Blocks of the largest product that contracting forms, either way. */
+static uint32_t ppn_widest(const ppn_chain *c) {
+    uint32_t most = ppn_up(c->rank[0]) * ppn_up(ppn_rest(c, 0));
+    for (uint32_t k = 0; k + 1 < c->modes; k++) {
+        uint32_t blocks = ppn_up(ppn_core_rows(c, k)) * ppn_up(ppn_rest(c, k + 1));
+        most = blocks > most ? blocks : most;
+        most = ppn_core_blocks(c, k) > most ? ppn_core_blocks(c, k) : most; /* their exponents */
+        most = ppn_partial_blocks(c, k + 1) > most ? ppn_partial_blocks(c, k + 1) : most;
+    }
+    return most;
+}
+
+/* A product (int32, exponents) and, going back, the factor's gradient in SMX(16). */
+uint32_t ppn_chain_scratch(const ppn_chain *c) {
+    uint32_t blocks = ppn_widest(c);
+    return ((blocks * 66 + 3) & ~(uint32_t)3) + ppn_smx16_bytes(blocks);
+}
+
+/* ---- flattening ------------------------------------------------------------------------------------------------ */
+
+/* Bring all blocks to the largest exponent, which is answered; 0 if there is none. */
+static int ppn_flatten(uint32_t blocks, int32_t *x, const int16_t *exps) {
+    int top = PPN_EMPTY_EXP;
+    for (uint32_t k = 0; k < blocks; k++) top = ppn_max(top, exps[k]);
+    if (top == PPN_EMPTY_EXP) return 0;
+    for (uint32_t k = 0; k < blocks; k++)
+        LANES x[16 * k + (uint32_t)l] = ppn_rnd(x[16 * k + (uint32_t)l], top - exps[k]);
+    return top;
+}
+
+/* Element |at| of the row-major order of a matrix of |cols| columns stored in blocks. */
+static uint32_t ppn_place_of(uint32_t at, uint32_t cols) {
+    uint32_t row = at / cols, col = at % cols;
+    return (row / 4 * ppn_up(cols) + col / 4) * 16 + row % 4 * 4 + col % 4;
+}
+
+/* Encode flat integers, stored in blocks of a matrix of |from| columns, as a |rows| x |cols| matrix in SMX(bits). */
+static int ppn_reshape(const int32_t *x, int exp, uint32_t from, uint32_t rows, uint32_t cols, uint8_t *to, int bits) {
+    uint32_t high = ppn_up(rows), wide = ppn_up(cols);
+    int flags = 0;
+    for (uint32_t b = 0; b < high * wide; b++) {
+        int32_t block[16];
+        LANES {
+            uint32_t row = b / wide * 4 + (uint32_t)l / 4, col = b % wide * 4 + (uint32_t)l % 4;
+            block[l] = row < rows && col < cols ? x[ppn_place_of(row * cols + col, from)] : 0;
+        }
+        int16_t m[16];
+        int e = ppn_encode16(block, exp, bits, PPN_NEAREST, m, &flags);
+        ppn_store(to, high * wide, bits > 8, b, m, e);
+    }
+    return flags;
+}
+
+/* ---- contraction ----------------------------------------------------------------------------------------------- */
+
+void ppn_chain_load(const ppn_chain *c, uint8_t *at, const int16_t *mantissas, const int8_t *exps) {
+    for (uint32_t k = 0; k < c->modes; k++) {
+        uint32_t blocks = ppn_core_blocks(c, k);
+        uint8_t *to = at + ppn_kept_at(c, k, 0);
+        memcpy(to, mantissas, blocks * (size_t)32);
+        memcpy(to + blocks * 32, exps, blocks);
+        mantissas += blocks * 16;
+        exps += blocks;
+    }
+}
+
+/* The only core, re-encoded. */
+static int ppn_contract_one(const ppn_view *core, uint8_t *matrix, int bits) {
+    int flags = 0;
+    for (uint32_t k = 0; k < core->rows * core->cols; k++) {
+        int32_t x[16];
+        int16_t m[16];
+        ppn_load_block(&core->run, (int)k, m);
+        LANES x[l] = m[l];
+        int e = ppn_encode16(x, core->run.exps[k], bits, PPN_NEAREST, m, &flags);
+        ppn_store(matrix, core->rows * core->cols, bits > 8, k, m, e);
+    }
+    return flags;
+}
+
+int ppn_chain_contract(const ppn_chain *c, uint8_t *at, uint8_t *scratch, uint8_t *matrix, int bits) {
+    int flags = 0;
+    ppn_view core = ppn_core(c, at, 0);
+    if (c->modes == 1) return ppn_contract_one(&core, matrix, bits);
+    for (uint32_t k = c->modes - 1u; k-- > 0;) {
+        uint32_t rest = ppn_rest(c, k + 1), rows = ppn_core_rows(c, k), blocks = ppn_up(rows) * ppn_up(rest);
+        int32_t *x = (int32_t *)(void *)scratch;
+        int16_t *exps = (int16_t *)(void *)(scratch + blocks * 64);
+        ppn_view factor = ppn_partial(c, at, k + 1);
+        core = ppn_core(c, at, k);
+        ppn_product(&core, &factor, x, exps);
+        int e = ppn_flatten(blocks, x, exps);
+        uint8_t *to = k ? at + ppn_kept_at(c, k, 1) : matrix;
+        flags |= ppn_reshape(x, e, rest, c->rank[k], ppn_rest(c, k), to, k ? 16 : bits);
+    }
+    return flags;
+}
+
+int ppn_chain_return(const ppn_chain *c, const uint8_t *at, uint8_t *scratch, const int32_t *sums, int exp,
+                     int32_t *values, int16_t *exps) {
+    uint32_t widest = ppn_widest(c);
+    int32_t *x = (int32_t *)(void *)scratch;
+    int16_t *block_exps = (int16_t *)(void *)(scratch + widest * 64);
+    uint8_t *factor = scratch + ((widest * 66 + 3) & ~(uint32_t)3);
+    int flags = 0;
+    for (uint32_t k = 0; k + 1 < c->modes; k++) {
+        uint32_t rest = ppn_rest(c, k + 1), rows = ppn_core_rows(c, k), blocks = ppn_core_blocks(c, k);
+        flags |= ppn_reshape(k ? x : sums, exp, ppn_rest(c, k), rows, rest, factor, 16);
+        ppn_view d = ppn_view_at(factor, rows, rest), next = ppn_partial(c, at, k + 1), core = ppn_core(c, at, k);
+        next.transposed = 1;
+        ppn_product(&d, &next, values, block_exps);
+        exps[k] = (int16_t)ppn_flatten(blocks, values, block_exps);
+        values += blocks * 16;
+        core.transposed = 1;
+        ppn_product(&core, &d, x, block_exps);
+        exp = ppn_flatten(ppn_partial_blocks(c, k + 1), x, block_exps);
+    }
+    exps[c->modes - 1] = (int16_t)exp;
+    memcpy(values, c->modes > 1 ? x : sums, ppn_core_blocks(c, c->modes - 1u) * (size_t)64);
+    return flags;
+}

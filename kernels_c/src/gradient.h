@@ -1,0 +1,102 @@
+/* gradient.h: accumulation of weight gradients (spec 7). Internal. */
+#ifndef PPN_GRADIENT_H
+#define PPN_GRADIENT_H
+
+#include "product.h"
+
+/* The gradient region begins with the limit exponent (4 bytes), then one of these for every accumulator. */
+typedef struct {
+    int16_t exp;
+    uint16_t spare;
+    uint32_t peak;
+} ppn_accumulator;
+
+/* Add |count| terms x (exponent e) to sums: align to the accumulator, note the peak, limit.
+ * |x| < 2^30, so a shift right by at most 30 has room for its half. */
+static inline void ppn_accumulate(ppn_accumulator *a, int limit, const int32_t *x, int e, int count, int32_t *sums) {
+    int down = a->exp - e;
+    int32_t top = (int32_t)1 << limit;
+    uint32_t peak = 0;
+    if (down > 30) return;
+    if (down >= 0) {
+        int32_t half = (1 << down) >> 1;
+        for (int l = 0; l < count; l++) {
+            int32_t t = (x[l] + half) >> down;
+            peak |= (uint32_t)ppn_abs(t);
+            sums[l] += ppn_clip(t, top);
+        }
+    } else {
+        for (int l = 0; l < count; l++) {
+            int64_t t = (int64_t)x[l] * (INT64_C(1) << ppn_min(-down, 32)); /* |x| 2^32 <= 2^62 */
+            int32_t kept = t > 1 << 30 ? 1 << 30 : t < -(1 << 30) ? -(1 << 30) : (int32_t)t;
+            peak |= (uint32_t)ppn_abs(kept);
+            sums[l] += ppn_clip(kept, top);
+        }
+    }
+    a->peak |= peak;
+}
+
+/* One block product whose widths need 64 bits: |x| <= 2^32, so x 2^30 fits. */
+static inline void ppn_accumulate_wide(ppn_accumulator *a, int limit, const int64_t *x, int e, int32_t *sums) {
+    int32_t kept[16];
+    int down = a->exp - e;
+    LANES {
+        int64_t t = down >= 0 ? ppn_rnd_wide(x[l], down) : x[l] * (INT64_C(1) << ppn_min(-down, 30));
+        kept[l] = t > 1 << 30 ? 1 << 30 : t < -(1 << 30) ? -(1 << 30) : (int32_t)t;
+    }
+    ppn_accumulate(a, limit, kept, a->exp, 16, sums);
+}
+
+/* One pair by the plain way; any widths, any alignment. */
+static inline void ppn_outer_block(ppn_accumulator *a, int limit, const ppn_run *left, uint32_t m, const ppn_run *right,
+                                   uint32_t n, int32_t *sums) {
+    int16_t x[16], y[16];
+    int e = left->exps[m] + right->exps[n];
+    ppn_load_block(left, (int)m, x);
+    ppn_load_block(right, (int)n, y);
+    if (left->bits + right->bits > 30) {
+        int64_t p[16];
+        ppn_dot_wide(x, y, p);
+        ppn_accumulate_wide(a, limit, p, e, sums);
+    } else {
+        int32_t p[16];
+        ppn_dot(x, y, p);
+        ppn_accumulate(a, limit, p, e, 16, sums);
+    }
+}
+
+/* sums[m][n] += left[m]^T right[n] for rows of blocks: the outer product of two streams' rows. */
+static inline void ppn_outer(ppn_accumulator *a, int limit, ppn_run left, uint32_t rows, ppn_run right, uint32_t cols,
+                             int32_t *sums) {
+    left.turned = right.turned = 1; /* the inner index is the point */
+    int narrow = left.bits + right.bits <= 30;
+    for (uint32_t m = 0; m < rows; m++) {
+        if (left.exps[m] == PPN_ZERO_EXP) continue;
+#if PPN_SIMD
+        const ppn_operand from = {left.mantissas, left.wide, 1}, with = {right.mantissas, right.wide, 1};
+        const ppn_left x = ppn_spread_simd(&from, m);
+        ppn_lanes peak = ppn_all_simd(0);
+#endif
+        for (uint32_t n = 0; n < cols; n++) {
+            int32_t *to = sums + (m * cols + n) * 16;
+            if (right.exps[n] == PPN_ZERO_EXP) continue;
+#if PPN_SIMD
+            int down = a->exp - left.exps[m] - right.exps[n];
+            if (narrow && down >= 0) {
+                if (down > 30) continue;
+                ppn_lanes t = ppn_rnd_simd(ppn_dot_simd(x, &with, n), down);
+                peak = ppn_or_simd(peak, ppn_abs_simd(t));
+                ppn_put_simd(to, ppn_add_simd(ppn_get_simd(to), ppn_clip_simd(t, 1 << limit)));
+                continue;
+            }
+#endif
+            ppn_outer_block(a, limit, &left, m, &right, n, to);
+        }
+#if PPN_SIMD
+        a->peak |= ppn_fold_simd(peak);
+#endif
+    }
+    (void)narrow;
+}
+
+#endif

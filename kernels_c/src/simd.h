@@ -1,0 +1,247 @@
+/* simd.h: sixteen int32 lanes, one block, in x86-64 vector registers. Internal.
+ *
+ * PPN_SIMD: 0 none, 2 AVX2, 3 AVX-512 with VNNI. What is written with these has a plain C twin with the same bits. */
+#ifndef PPN_SIMD_H
+#define PPN_SIMD_H
+
+#include "ppn/ppn.h"
+
+#ifndef PPN_SIMD
+#define PPN_SIMD 0
+#endif
+#if PPN_SIMD
+#include <immintrin.h>
+
+/* ---- lanes ----------------------------------------------------------------------------------------------------- */
+
+#if PPN_SIMD >= 3
+
+typedef __m512i ppn_lanes;
+
+#define PPN_LANES_BINARY(name, op)                                                                                     \
+    static inline ppn_lanes ppn_##name##_simd(ppn_lanes x, ppn_lanes y) { return _mm512_##op(x, y); }
+#define PPN_LANES_SHIFT(name, op)                                                                                      \
+    static inline ppn_lanes ppn_##name##_simd(ppn_lanes x, int s) { return _mm512_##op(x, _mm_cvtsi32_si128(s)); }
+
+PPN_LANES_BINARY(or, or_si512)
+PPN_LANES_BINARY(and, and_si512)
+PPN_LANES_BINARY(xor, xor_si512)
+
+static inline ppn_lanes ppn_all_simd(int32_t x) { return _mm512_set1_epi32(x); }
+static inline ppn_lanes ppn_abs_simd(ppn_lanes x) { return _mm512_abs_epi32(x); }
+static inline ppn_lanes ppn_get_simd(const int32_t *p) { return _mm512_loadu_si512(p); }
+static inline void ppn_put_simd(int32_t *p, ppn_lanes x) { _mm512_storeu_si512(p, x); }
+static inline ppn_lanes ppn_get16_simd(const int16_t *p) {
+    return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(x));
+}
+static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(x));
+}
+static inline uint32_t ppn_fold_simd(ppn_lanes x) {
+    __m256i y = _mm256_or_si256(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+    __m128i z = _mm_or_si128(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+    z = _mm_or_si128(z, _mm_unpackhi_epi64(z, z));
+    return (uint32_t)_mm_cvtsi128_si32(z) | (uint32_t)_mm_extract_epi32(z, 1);
+}
+/* x where y > 0, else z */
+static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
+    return _mm512_mask_mov_epi32(z, _mm512_cmpgt_epi32_mask(y, _mm512_setzero_si512()), x);
+}
+/* 32 bits at table + index, an element and its successor */
+static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
+    return _mm512_i32gather_epi32(index, table, 2);
+}
+static inline ppn_lanes ppn_iota_simd(void) {
+    return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+#else
+
+typedef struct {
+    __m256i low, high;
+} ppn_lanes;
+
+#define PPN_LANES_BINARY(name, op)                                                                                     \
+    static inline ppn_lanes ppn_##name##_simd(ppn_lanes x, ppn_lanes y) {                                              \
+        ppn_lanes out = {_mm256_##op(x.low, y.low), _mm256_##op(x.high, y.high)};                                      \
+        return out;                                                                                                    \
+    }
+#define PPN_LANES_SHIFT(name, op)                                                                                      \
+    static inline ppn_lanes ppn_##name##_simd(ppn_lanes x, int s) {                                                    \
+        __m128i by = _mm_cvtsi32_si128(s);                                                                             \
+        ppn_lanes out = {_mm256_##op(x.low, by), _mm256_##op(x.high, by)};                                             \
+        return out;                                                                                                    \
+    }
+PPN_LANES_BINARY(or, or_si256)
+PPN_LANES_BINARY(and, and_si256)
+PPN_LANES_BINARY(xor, xor_si256)
+
+static inline ppn_lanes ppn_all_simd(int32_t x) {
+    ppn_lanes out = {_mm256_set1_epi32(x), _mm256_set1_epi32(x)};
+    return out;
+}
+static inline ppn_lanes ppn_abs_simd(ppn_lanes x) {
+    ppn_lanes out = {_mm256_abs_epi32(x.low), _mm256_abs_epi32(x.high)};
+    return out;
+}
+static inline ppn_lanes ppn_get_simd(const int32_t *p) {
+    ppn_lanes out = {_mm256_loadu_si256((const __m256i *)(const void *)p),
+                     _mm256_loadu_si256((const __m256i *)(const void *)(p + 8))};
+    return out;
+}
+static inline void ppn_put_simd(int32_t *p, ppn_lanes x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, x.low);
+    _mm256_storeu_si256((__m256i *)(void *)(p + 8), x.high);
+}
+static inline ppn_lanes ppn_get16_simd(const int16_t *p) {
+    ppn_lanes out = {_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                     _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
+    return out;
+}
+static inline __m256i ppn_narrow_simd(ppn_lanes x) { /* all lanes fit int16 */
+    return _mm256_permute4x64_epi64(_mm256_packs_epi32(x.low, x.high), 0xD8);
+}
+static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
+    _mm256_storeu_si256((__m256i *)(void *)p, ppn_narrow_simd(x));
+}
+static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
+    __m256i y = ppn_narrow_simd(x);
+    _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
+}
+static inline uint32_t ppn_fold_simd(ppn_lanes x) {
+    __m256i y = _mm256_or_si256(x.low, x.high);
+    __m128i z = _mm_or_si128(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+    z = _mm_or_si128(z, _mm_unpackhi_epi64(z, z));
+    return (uint32_t)_mm_cvtsi128_si32(z) | (uint32_t)_mm_extract_epi32(z, 1);
+}
+static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
+    __m256i zero = _mm256_setzero_si256();
+    ppn_lanes out = {_mm256_blendv_epi8(z.low, x.low, _mm256_cmpgt_epi32(y.low, zero)),
+                     _mm256_blendv_epi8(z.high, x.high, _mm256_cmpgt_epi32(y.high, zero))};
+    return out;
+}
+static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
+    ppn_lanes out = {_mm256_i32gather_epi32((const int *)(const void *)table, index.low, 2),
+                     _mm256_i32gather_epi32((const int *)(const void *)table, index.high, 2)};
+    return out;
+}
+static inline ppn_lanes ppn_iota_simd(void) {
+    ppn_lanes out = {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
+    return out;
+}
+
+#endif
+
+PPN_LANES_BINARY(add, add_epi32)
+PPN_LANES_BINARY(sub, sub_epi32)
+PPN_LANES_BINARY(mul, mullo_epi32)
+PPN_LANES_BINARY(min, min_epi32)
+PPN_LANES_BINARY(max, max_epi32)
+PPN_LANES_SHIFT(left, sll_epi32)
+PPN_LANES_SHIFT(down, srl_epi32) /* logical */
+PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
+
+static inline ppn_lanes ppn_clip_simd(ppn_lanes x, int32_t top) {
+    return ppn_max_simd(ppn_min_simd(x, ppn_all_simd(top)), ppn_all_simd(-top));
+}
+/* x, or -x where sign is negative */
+static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
+    ppn_lanes mask = ppn_asr_simd(sign, 31);
+    return ppn_sub_simd(ppn_xor_simd(x, mask), mask);
+}
+/* ppn_rnd() for 0 <= s <= 30 */
+static inline ppn_lanes ppn_rnd_simd(ppn_lanes x, int s) {
+    return ppn_asr_simd(ppn_add_simd(x, ppn_all_simd((1 << s) >> 1)), s);
+}
+/* ppn_mix() */
+static inline ppn_lanes ppn_mix_simd(ppn_lanes x) {
+    x = ppn_mul_simd(ppn_xor_simd(x, ppn_down_simd(x, 16)), ppn_all_simd(0x7FEB352D));
+    x = ppn_mul_simd(ppn_xor_simd(x, ppn_down_simd(x, 15)), ppn_all_simd((int32_t)0x846CA68Bu));
+    return ppn_xor_simd(x, ppn_down_simd(x, 16));
+}
+
+/* ---- products of 4x4 blocks ------------------------------------------------------------------------------------ */
+
+/* A run of blocks as an operand of products. The inner index k runs along a block's rows as stored, or, if |turned|,
+ * along its columns. */
+typedef struct {
+    const void *mantissas;
+    int wide, turned;
+} ppn_operand;
+
+/* A left operand, its rows spread over the lanes once for many right operands: row i in lanes 4 i .. 4 i + 3, its
+ * elements k = 0, 1 (low) and k = 2, 3 (high) as pairs of int16. */
+typedef struct {
+    ppn_lanes low, high;
+} ppn_left;
+
+static inline __m256i ppn_load_simd(const ppn_operand *o, ptrdiff_t block) {
+    if (o->wide) return _mm256_loadu_si256((const __m256i *)(const void *)((const int16_t *)o->mantissas + 16 * block));
+    const int8_t *from = (const int8_t *)o->mantissas + 16 * block;
+    return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)from));
+}
+
+#if PPN_SIMD >= 3
+
+/* Which two of a block's 16 mantissas go to lane 4 i + j, for k = 0, 1: [side][turned]. A left operand gives its row i,
+ * a right one its row j. For k = 2, 3 add 2, or 8 if turned. */
+static const int16_t PPN_PAIR_INDEX[2][2][32] = {
+    {{0, 1, 0, 1, 0, 1, 0, 1, 4, 5, 4, 5, 4, 5, 4, 5, 8, 9, 8, 9, 8, 9, 8, 9, 12, 13, 12, 13, 12, 13, 12, 13},
+     {0, 4, 0, 4, 0, 4, 0, 4, 1, 5, 1, 5, 1, 5, 1, 5, 2, 6, 2, 6, 2, 6, 2, 6, 3, 7, 3, 7, 3, 7, 3, 7}},
+    {{0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13, 0, 1, 4, 5, 8, 9, 12, 13},
+     {0, 4, 1, 5, 2, 6, 3, 7, 0, 4, 1, 5, 2, 6, 3, 7, 0, 4, 1, 5, 2, 6, 3, 7, 0, 4, 1, 5, 2, 6, 3, 7}},
+};
+
+static inline __m512i ppn_pairs_of(const int16_t *index, int by, __m256i block) {
+    __m512i at = _mm512_add_epi16(_mm512_loadu_si512(index), _mm512_set1_epi16((int16_t)by));
+    return _mm512_permutexvar_epi16(at, _mm512_castsi256_si512(block));
+}
+static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
+    __m256i a = ppn_load_simd(o, block);
+    const int16_t *index = PPN_PAIR_INDEX[0][o->turned];
+    ppn_left out = {ppn_pairs_of(index, 0, a), ppn_pairs_of(index, o->turned ? 8 : 2, a)};
+    return out;
+}
+/* out[i][j] = sum over k of a[i][k] b[j][k] */
+static inline ppn_lanes ppn_dot_simd(ppn_left a, const ppn_operand *o, ptrdiff_t block) {
+    __m256i b = ppn_load_simd(o, block);
+    const int16_t *index = PPN_PAIR_INDEX[1][o->turned];
+    __m512i low = _mm512_madd_epi16(a.low, ppn_pairs_of(index, 0, b));
+    return _mm512_dpwssd_epi32(low, a.high, ppn_pairs_of(index, o->turned ? 8 : 2, b));
+}
+
+#else
+
+/* The block with k running along its rows. */
+static inline __m256i ppn_rows_simd(const ppn_operand *o, ptrdiff_t block) {
+    __m256i m = ppn_load_simd(o, block);
+    if (!o->turned) return m;
+    /* interleave rows 0, 1 and 2, 3 within 128-bit halves, then gather the dwords of each column */
+    const __m256i pairs = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9, 2, 3, 10,
+                                           11, 4, 5, 12, 13, 6, 7, 14, 15);
+    return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(m, pairs), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
+    __m256i a = ppn_rows_simd(o, block);
+    ppn_left out = {{_mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2)),
+                     _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6))},
+                    {_mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3)),
+                     _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(5, 5, 5, 5, 7, 7, 7, 7))}};
+    return out;
+}
+static inline ppn_lanes ppn_dot_simd(ppn_left a, const ppn_operand *o, ptrdiff_t block) {
+    __m256i b = ppn_rows_simd(o, block);
+    __m256i low = _mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
+    __m256i high = _mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7));
+    ppn_lanes out = {_mm256_add_epi32(_mm256_madd_epi16(a.low.low, low), _mm256_madd_epi16(a.high.low, high)),
+                     _mm256_add_epi32(_mm256_madd_epi16(a.low.high, low), _mm256_madd_epi16(a.high.high, high))};
+    return out;
+}
+
+#endif
+
+#endif
+#endif

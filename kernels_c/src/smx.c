@@ -1,0 +1,39 @@
+/* smx.c: products, encoding and activations of whole arrays of blocks, for callers outside a network. */
+#include "activation.h"
+#include "product.h"
+
+static int ppn_matrix_ok(const ppn_matrix *m) { return m->bits >= 4 && m->bits <= 16; }
+
+static ppn_view ppn_matrix_view(const ppn_matrix *m) {
+    ppn_view view = {{m->mantissas, m->exps, 1, 1, 0, m->bits}, m->rows, m->cols, m->transposed};
+    return view;
+}
+
+int ppn_matmul(const ppn_matrix *a, const ppn_matrix *b, int32_t *out, int16_t *out_exps) {
+    if (!ppn_matrix_ok(a) || !ppn_matrix_ok(b)) return PPN_BAD_WIDTH;
+    ppn_view x = ppn_matrix_view(a), y = ppn_matrix_view(b);
+    if (ppn_view_cols(&x) != ppn_view_rows(&y) || ppn_view_cols(&x) > PPN_INNER / 4) return PPN_BAD_SHAPE;
+    ppn_product(&x, &y, out, out_exps);
+    return PPN_OK;
+}
+
+int ppn_encode(uint32_t count, const int32_t *x, const int16_t *x_exps, uint8_t bits, int16_t *mantissas,
+               int8_t *exps) {
+    int flags = 0;
+    for (uint32_t k = 0; k < count; k++)
+        exps[k] = (int8_t)ppn_encode16(x + 16 * k, x_exps[k], bits, PPN_NEAREST, mantissas + 16 * k, &flags);
+    return flags;
+}
+
+void ppn_activate(uint32_t count, const int16_t *z, const int8_t *z_exps, uint8_t activation, int16_t *value,
+                  int16_t *slope) {
+    for (uint32_t k = 0; k < count; k++) {
+        ppn_block block;
+        ppn_curve curve;
+        memcpy(block.m, z + 16 * k, 32);
+        block.e = z_exps[k];
+        ppn_curve_at(activation, &block, &curve);
+        memcpy(value + 16 * k, curve.h, 32);
+        memcpy(slope + 16 * k, curve.p1, 32);
+    }
+}

@@ -1,0 +1,117 @@
+"""The project's chores; ``invoke --list`` names them. CI calls nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from invoke.context import Context
+from invoke.tasks import task
+
+ROOT = Path(__file__).parent
+KERNELS = ROOT / "kernels_c"
+PYTHON = f'"{sys.executable}"'
+HOST_FLAGS = "-std=c11 -O2"
+M0_FLAGS = "-std=c11 -Os -mcpu=cortex-m0plus -mthumb"
+ZIG = f"{PYTHON} -m ziglang cc"
+ZIG_M0_FLAGS = "-std=c11 -Os -target thumb-linux-musleabi -mcpu=cortex_m0plus"
+LEFTOVERS = ("build", "dist", "host/picopinn.egg-info", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
+
+
+def _run(c: Context, command: str) -> None:
+    with c.cd(str(ROOT)):
+        c.run(command, echo=True, pty=sys.stdout.isatty())
+
+
+@task
+def setup(c: Context) -> None:
+    """Install what tests need besides Python packages: a compiler for Cortex-M."""
+    if shutil.which("arm-none-eabi-gcc"):
+        return
+    sudo = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo -n "
+    install = "apt-get install -y -q --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi"
+    may = shutil.which("apt-get") and (not sudo or c.run("sudo -n true", hide=True, warn=True).ok)
+    if not (may and c.run(f"{sudo}apt-get update -q && {sudo}{install}", echo=True, warn=True).ok):
+        print(
+            "arm-none-eabi-gcc is missing: install gcc-arm-none-eabi and its newlib; zig builds for Cortex-M until then"
+        )
+
+
+@task
+def build(c: Context) -> None:
+    """Install the package into this environment, kernels compiled, sources editable."""
+    _run(c, f"{PYTHON} -m pip install -q -e '.[test]'")
+
+
+@task
+def lint(c: Context) -> None:
+    """Check style and types: ruff, clang-format, mypy."""
+    sources = " ".join(f'"{path.relative_to(ROOT)}"' for path in sorted(KERNELS.rglob("*.[ch]")))
+    _run(c, f"{PYTHON} -m ruff check")
+    _run(c, f"{PYTHON} -m ruff format --check")
+    _run(c, f"clang-format --dry-run -Werror {sources}")
+    _run(c, f"{PYTHON} -m mypy")
+
+
+@task(lint)
+def test(c: Context) -> None:
+    """Check everything: lint, then the tests on all cores."""
+    _run(c, f"{PYTHON} -m pytest -q -n auto")
+
+
+@task
+def bench(c: Context) -> None:
+    """Run the benchmarks, one after the other."""
+    for path in sorted((ROOT / "benchmarks").glob("*.py")):
+        _run(c, f'{PYTHON} "{path.relative_to(ROOT)}"')
+
+
+@task
+def sizes(c: Context) -> None:
+    """Print the bytes of each kernel object, on this computer and on a Cortex-M0+."""
+    arm = shutil.which("arm-none-eabi-gcc")
+    compilers = {
+        "host": f"{os.environ.get('CC', 'cc')} {HOST_FLAGS}",
+        "cortex-m0+": f"{arm} {M0_FLAGS}" if arm else f"{ZIG} {ZIG_M0_FLAGS}",
+    }
+    print(f"{'target':12}{'object':12}{'text':>8}{'data':>8}{'bss':>8}")
+    for target, compiler in compilers.items():
+        for name, size in _object_sizes(c, compiler):
+            print(f"{target:12}{name:12}" + "".join(f"{size[kind]:8}" for kind in ("text", "data", "bss")))
+
+
+@task
+def clean(c: Context) -> None:
+    """Remove what builds and tests leave behind."""
+    for name in LEFTOVERS:
+        shutil.rmtree(ROOT / name, ignore_errors=True)
+    for path in (ROOT / "host").rglob("_kernels*"):
+        path.unlink()
+
+
+def _object_sizes(c: Context, compiler: str) -> Iterator[tuple[str, dict[str, int]]]:
+    with tempfile.TemporaryDirectory() as folder:
+        for source in sorted((KERNELS / "src").glob("*.c")):
+            built = Path(folder) / f"{source.stem}.o"
+            c.run(f'{compiler} -I"{KERNELS}/include" -c "{source}" -o "{built}"')
+            yield built.name, _section_sizes(built)
+
+
+def _section_sizes(path: Path) -> dict[str, int]:
+    """Bytes that an object takes in memory, as ``size`` counts them."""
+    from elftools.elf.constants import SH_FLAGS  # only needed here, and only in the test extra
+    from elftools.elf.elffile import ELFFile
+
+    totals = {"text": 0, "data": 0, "bss": 0}
+    with open(path, "rb") as file:
+        for section in ELFFile(file).iter_sections():
+            if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
+                continue
+            writable = section["sh_flags"] & SH_FLAGS.SHF_WRITE
+            kind = "bss" if section["sh_type"] == "SHT_NOBITS" else "data" if writable else "text"
+            totals[kind] += section["sh_size"]
+    return totals

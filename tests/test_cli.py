@@ -1,0 +1,213 @@
+"""The command line: what each command prints and writes, and how it refuses what cannot work."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from picopinn import __version__, cli, train
+from picopinn.runs import Row
+from picopinn.settings import Settings
+
+PRECISIONS = ["float32", "w8a8g12"]
+SMALL = ["--hidden", "16", "--layers", "2", "--tt", "4x4", "--rank", "2", "--batch", "8", "--steps", "6"]
+FILES = {"config.toml", "environment.json", "metrics.csv", "checkpoint.npz", "result.json", "solution.png"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that whatever is written shows."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+BAD = {
+    "unknown problem": ("train poison2d", "'poison2d' is unknown", "did you mean poisson2d"),
+    "no problem": ("train", "name a problem", "picopinn problems"),
+    "TT shape against the default width": ("train poisson2d --tt 16x17", "16 x 17 = 272", "pass --tt 16x16"),
+    "another width": ("train poisson2d --hidden 512", "16 x 16 = 256", "pass --tt 16x32, or --dense"),
+    "a prime width": ("train poisson2d --hidden 257", "does not match --hidden 257", "--dense, or another --hidden"),
+    "TT text": ("train poisson2d --tt 16by16", "'16by16' is not understood", "such as 16x16"),
+    "zero mode": ("train poisson2d --tt 0x16", "positive modes", "0x16"),
+    "hidden": ("train poisson2d --hidden 0", "hidden must be at least 1", "got 0"),
+    "layers": ("train poisson2d --layers 0", "layers must be at least 1", "got 0"),
+    "rank": ("train poisson2d --rank 0", "rank must be at least 1", "got 0"),
+    "width too small": ("train poisson2d --precision w3a8g12", "weights width 3", "4 to 16 bits"),
+    "width too large": ("train poisson2d --precision w8a8g17", "gradients width 17", "4 to 16 bits"),
+    "precision text": ("train poisson2d --precision int8", "'int8' is not understood", "w8a8g12"),
+    "steps": ("train poisson2d --steps 0", "steps must be at least 1", "got 0"),
+    "steps text": ("train poisson2d --steps many", "--steps", "see picopinn train --help"),
+    "batch": ("train poisson2d --batch 0", "batch must be at least 1", "got 0"),
+    "seed": ("train poisson2d --seed -1", "seed must be 0 to", "got -1"),
+    "threads": ("train poisson2d --threads 0", "threads must be at least 1", "got 0"),
+    "sigma nan": ("train poisson2d --estimator gaussian --sigma nan", "sigma must be a positive", "got nan"),
+    "sigma zero": ("train poisson2d --estimator orthogonal --sigma 0", "sigma must be a positive", "got 0"),
+    "learning rate": ("train poisson2d --learning-rate inf", "learning rate must be a positive", "got inf"),
+    "directions": ("train poisson2d --directions 5", "at most 2 directions", "take fewer"),
+    "jet with sigma": ("train poisson2d --sigma 0.1", "jet estimator takes no finite steps", "leave out --sigma"),
+    "jet quantized": ("train poisson2d --quantization naive", "jet estimator", "add --estimator orthogonal"),
+    "dense and TT": ("train poisson2d --dense --tt 16x16 --rank 8", "--rank, --tt", "leave out one"),
+    "estimator": ("train poisson2d --estimator fd", "'fd' is not one of", "'jet', 'orthogonal', 'gaussian'"),
+    "unknown option": ("train poisson2d --sigam 1", "No such option: --sigam", "--sigma"),
+    "unknown command": ("trian poisson2d", "No such command 'trian'", "see picopinn --help"),
+    "resume nothing": ("train --resume nowhere", "no run directory nowhere", "give the folder"),
+    "resume with options": ("train --resume nowhere --steps 3", "its own settings", "leave out --steps"),
+    "resume with a problem": ("train poisson2d --resume nowhere", "its own settings", "leave out PROBLEM"),
+    "evaluate nothing": ("evaluate nowhere", "no run directory nowhere", "give the folder"),
+    "report nothing": ("report nowhere", "no run directory nowhere", "give the folder"),
+    "describe": ("describe poisson2d --hidden 64", "does not match --hidden 64", "--tt 8x8"),
+}
+
+
+@pytest.mark.parametrize(("command", "cause", "then"), BAD.values(), ids=BAD.keys())
+def test_bad_usage_is_one_line(
+    command: str, cause: str, then: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(command.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert cause in err
+    assert then in err
+    assert list(folder.iterdir()) == []
+
+
+def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "Usage: picopinn" in capsys.readouterr().out
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"picopinn {__version__}\n"
+
+
+def test_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["problems"]) == 0
+    assert "poisson2d" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_train_evaluate_report(precision: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "poisson2d", "--precision", precision, *SMALL]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("step ") == 6  # every step of so short a run is evaluated
+    run = folder / "runs" / "poisson2d-001"
+    assert {path.name for path in run.iterdir()} == FILES
+    assert (run / "solution.png").read_bytes().startswith(b"\x89PNG")
+
+    result = json.loads((run / "result.json").read_text())
+    settings = Settings.from_toml((run / "config.toml").read_text())
+    assert result["problem"] == settings.problem == "poisson2d"
+    assert result["settings"]["precision"] == settings.precision == precision
+    assert (result["steps"], result["seed"]) == (6, 0)
+    assert result["parameters"] == settings.network().parameters
+    assert result["dense_parameters"] == 2 * 16 + 16 + 16 * 16 + 16 + 16 + 1
+    assert set(result["trivial_floor"]) == {"constant", "linear"}
+    assert len(result["weights_sha256"]) == 64
+    rows = (run / "metrics.csv").read_text().splitlines()
+    assert rows[0] == "step,loss,residual,boundary,relative_l2,seconds"
+    assert len(rows) == 1 + 6
+    assert float(rows[-1].split(",")[4]) == result["relative_l2"]
+
+    assert cli.main(["evaluate", str(run)]) == 0
+    out = capsys.readouterr().out
+    assert f"{result['relative_l2']:.4e}" in out
+    assert result["weights_sha256"] in out
+
+    assert cli.main(["report", str(run), str(run)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[1] == lines[2]
+    for text in (str(run), precision, "jet K=2", f"{result['relative_l2']:.2e}", result["weights_sha256"][:12]):
+        assert text in lines[1]
+
+
+def test_threads_change_no_bit(folder: Path) -> None:
+    hashes = set()
+    for threads in "123":
+        command = ["train", "poisson2d", *SMALL, "--batch", "30", "--threads", threads, "--run", threads, "--quiet"]
+        assert cli.main(command) == 0
+        hashes.add(json.loads((folder / threads / "result.json").read_text())["weights_sha256"])
+    assert len(hashes) == 1
+
+
+def test_runs_are_numbered(folder: Path) -> None:
+    for _ in range(2):
+        assert cli.main(["train", "poisson2d", "--precision", "float32", *SMALL, "--quiet"]) == 0
+    assert {path.name for path in (folder / "runs").iterdir()} == {"poisson2d-001", "poisson2d-002"}
+
+
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "poisson2d", "--precision", "float32", *SMALL, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_existing_directory_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "mine").mkdir()
+    (folder / "mine" / "thesis.txt").write_text("all of it")
+    assert cli.main(["train", "poisson2d", *SMALL, "--run", "mine"]) == 2
+    err = capsys.readouterr().err
+    assert err == "error: mine exists: continue it with --resume mine, or choose another --run\n"
+    assert [path.name for path in folder.rglob("*")] == ["mine", "thesis.txt"]
+
+
+def test_a_directory_that_cannot_be_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "file").touch()
+    assert cli.main(["train", "poisson2d", *SMALL, "--run", "file/run"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "cannot write file/run: Not a directory" in err
+    assert "choose another --run" in err
+    assert [path.name for path in folder.iterdir()] == ["file"]
+
+
+def test_divergence_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "poisson2d", "--precision", "float32", *SMALL, "--learning-rate", "1e300"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "not finite" in err
+    assert "try a smaller learning rate" in err
+
+
+def test_report_of_an_unfinished_run(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    assert cli.main(["train", "poisson2d", "--precision", "float32", *SMALL, "--run", "run", "--quiet"]) == 0
+    (folder / "run" / "result.json").unlink()
+    assert cli.main(["report", "run"]) == 0
+    assert "6 of 6" in capsys.readouterr().out
+
+
+def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["describe", "poisson2d"]) == 0
+    out = capsys.readouterr().out
+    for text in ("256 x 256 TT 16x16 rank 8", "2,560", "25.7x", "4,096", "6,145", "peak bytes"):
+        assert text in out
+    totals = [line for line in out.splitlines() if "total" in line]
+    peak = int(totals[-1].split("│")[2].replace(",", ""))
+    assert peak <= 160 * 1024  # the figure that the project promises
+
+
+def test_describe_of_floats_has_no_device(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["describe", "poisson2d", "--precision", "float32", "--dense"]) == 0
+    out = capsys.readouterr().out
+    assert "65,792" in out
+    assert "bytes" not in out
+
+
+def test_a_terminal_gets_a_live_table() -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, height=30)
+    with train.reporting(console, steps=4, first=0, quiet=False) as show:
+        for step in range(1, 5):
+            show(Row(step, 0.5 / step, 0.4, 0.1, 0.25 if step % 2 == 0 else None, 0.1))
+    text = screen.getvalue()
+    for heading in ("step", "loss", "relative L2", "steps/s", "time left"):
+        assert heading in text
+    assert "1.25e-01" in text
+    assert "2.50e-01" in text

@@ -1,0 +1,185 @@
+"""The solver on the float engine: it learns, it resumes to the bit, and it refuses what cannot work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from picopinn import Estimator, Network, Problem, Solver
+from picopinn.errors import PicopinnError, UsageError
+from picopinn.floating import FloatEngine
+from picopinn.optim import Adam
+from picopinn.problems import Field, get
+from picopinn.solver import Progress
+
+SMALL = Network(2, hidden=32, layers=2, tt=(4, 8), rank=4)
+
+
+def solver(network: Network = SMALL, estimator: Estimator | None = None, **options: Any) -> Solver:
+    return Solver(get("poisson2d")(), network, estimator, "float32", **{"steps": 400, **options})
+
+
+@pytest.mark.parametrize(
+    "estimator", [Estimator(), Estimator("orthogonal"), Estimator("orthogonal", quantization="difference")]
+)
+def test_training_beats_every_linear_function(estimator: Estimator) -> None:
+    one = solver(estimator=estimator, learning_rate=5e-3)
+    before = one.evaluate()
+    one.train()
+    assert one.evaluate() < 0.05 < one.problem.trivial_floor()["linear"] < before
+
+
+def test_a_pde_of_ones_own_takes_a_few_lines() -> None:
+    class Helmholtz(Problem):
+        dimensions = 2
+
+        def residual(self, x: NDArray[Any], u: Field) -> Any:
+            return u.laplacian + u.value
+
+        def solution(self, x: NDArray[Any]) -> NDArray[Any]:
+            return np.sin(0.6 * x[:, 0] + 0.8 * x[:, 1])
+
+    one = Solver(Helmholtz(), SMALL, precision="float32", steps=400, learning_rate=5e-3)
+    one.train()
+    assert one.evaluate() < 0.05
+
+
+def test_the_loss_is_the_sum_of_its_parts() -> None:
+    progress = solver().step()
+    assert progress.step == 1
+    assert progress.loss == progress.residual + progress.boundary
+    assert progress.residual > 0 < progress.boundary
+
+
+def test_the_passes_give_the_gradient_of_the_loss() -> None:
+    """From weights to loss and back through problem, estimator and engine, against a finite difference."""
+    one = solver(engine=FloatEngine(SMALL, "jet", np.float64))
+    start, d = one.master.copy(), np.random.default_rng(0).normal(size=one.master.size)
+    losses = []
+    for h in (1e-6, -1e-6):
+        one.master[:] = start + h * d
+        losses.append(one._loss()[0].loss)
+    one.master[:] = start
+    gradient = one.engine.gradient(one._loss()[1], 0)
+    assert gradient @ d == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-6)
+
+
+def test_adam_follows_its_paper_with_a_rate_that_decays_to_zero() -> None:
+    rng = np.random.default_rng(0)
+    x, mean, square, steps = rng.normal(size=5), np.zeros(5), np.zeros(5), 4
+    ours, adam = x.copy(), Adam(5, 0.1, steps)
+    for step in range(steps):
+        gradient = rng.normal(size=5)
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.999 * square + 0.001 * gradient**2
+        rate = 0.1 * (steps - step) / steps
+        x -= rate * (mean / (1 - 0.9 ** (step + 1))) / (np.sqrt(square / (1 - 0.999 ** (step + 1))) + 1e-8)
+        adam.update(ours, gradient, step)
+    np.testing.assert_allclose(ours, x, rtol=1e-12)
+
+
+def test_resuming_gives_the_bits_of_an_unbroken_run() -> None:
+    unbroken, first, second = (solver(steps=12) for _ in range(3))
+    seen: list[Progress] = []
+    unbroken.train(seen.append)
+    for _ in range(5):
+        first.step()
+    state = first.state()
+    first.step()  # must not reach into the state
+    second.restore(state)
+    rest: list[Progress] = []
+    second.train(rest.append)
+    assert rest == seen[5:]
+    assert second.weights_sha256() == unbroken.weights_sha256()
+    assert second.evaluate() == unbroken.evaluate()
+
+
+def test_evaluating_on_the_way_changes_nothing() -> None:
+    plain, watched = solver(steps=6), solver(steps=6)
+    plain.train()
+
+    def watch(_: Progress) -> None:
+        watched.evaluate()
+
+    watched.train(watch)
+    assert watched.weights_sha256() == plain.weights_sha256()
+
+
+def test_seeds_give_different_weights_and_points() -> None:
+    one, two = solver(seed=0), solver(seed=1)
+    assert one.weights_sha256() != two.weights_sha256()
+    two.master[:] = one.master
+    assert one.step() != two.step()
+
+
+def test_steps_draw_different_points() -> None:
+    one = solver()
+    first, _, _ = one._draw()
+    one.step()
+    assert (one._draw()[0] != first).all()
+
+
+def test_prediction_does_not_depend_on_its_batches() -> None:
+    one = solver()
+    x = np.random.default_rng(0).random((2500, 2))
+    np.testing.assert_allclose(one.predict(x)[2000:], one.predict(x[2000:]), rtol=1e-5)
+    assert one.predict(x[:0]).shape == (0,)
+
+
+def test_divergence_names_step_and_remedy() -> None:
+    one = solver()
+    one.master[0] = np.inf
+    with pytest.raises(PicopinnError, match="at step 1: try a smaller learning rate"):
+        one.step()
+
+
+def test_a_finished_run_says_so() -> None:
+    one = solver(steps=1)
+    one.train()
+    assert one.done
+    with pytest.raises(UsageError, match="the run's 1 steps are taken"):
+        one.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"master": np.zeros(3)}, "the checkpoint has 3 parameters, the network"),
+        ({"adam.mean": np.zeros(3)}, "the optimizer state has 3 values"),
+        ({"step": np.array(500)}, "at step 500 of a run of 400"),
+        ({"step": None}, "the checkpoint lacks step"),
+    ],
+)
+def test_a_foreign_checkpoint_is_refused(change: dict[str, Any], cause: str) -> None:
+    one = solver()
+    before = one.weights_sha256()
+    state = {name: array for name, array in {**one.state(), **change}.items() if array is not None}
+    with pytest.raises(UsageError, match=cause):
+        one.restore(state)
+    assert (one.weights_sha256(), one.step_number) == (before, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"network": Network(3)}, "has 2 dimensions, the network 3 inputs"),
+        ({"network": Network(2, outputs=2)}, "one output u, got 2"),
+        ({"estimator": Estimator(directions=3)}, "at most 2 directions"),
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"batch": 0}, "batch must be at least 1"),
+        ({"threads": 0}, "threads must be at least 1"),
+        ({"seed": -1}, "seed must be 0 to"),
+        ({"learning_rate": float("nan")}, "learning rate must be a positive number"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], cause: str) -> None:
+    with pytest.raises(UsageError, match=cause):
+        solver(**options)
+
+
+def test_prediction_refuses_points_of_another_shape() -> None:
+    with pytest.raises(UsageError, match=r"shape \(n, 2\), got \(5, 3\)"):
+        solver().predict(np.zeros((5, 3)))
