@@ -28,7 +28,8 @@ _STATUS = {
     lib.PPN_BAD_WIDTH: "a mantissa width is outside 4..16",
     lib.PPN_BAD_SHAPE: "stages do not fit each other, or a size is 0 or too large",
     lib.PPN_BAD_CHAIN: "a half-chain does not multiply out to its stage matrix",
-    lib.PPN_BAD_ENUM: "an activation or mode is unknown, or there is no stage",
+    lib.PPN_BAD_ENUM: "an activation or mode is unknown, or there is no stage, or more than 1024",
+    lib.PPN_TOO_LARGE: "more than 4095 directions, or a memory region of 2 GiB",
 }
 
 

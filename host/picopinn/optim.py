@@ -9,6 +9,8 @@ import numpy as np
 from .errors import UsageError
 from .network import Floats
 
+# TT cores move slower than a dense matrix: W is a product of them, each entry a sum over many.
+DEFAULT_LEARNING_RATE = 3e-3
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 
 

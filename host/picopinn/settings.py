@@ -12,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from .errors import UsageError
 from .estimators import Estimator, Kind, Quantization
 from .network import DEFAULT_PRECISION, Activation, Contraction, Network
+from .optim import DEFAULT_LEARNING_RATE
 from .problems import Problem, get
 from .solver import Solver
 
@@ -45,7 +46,7 @@ class Settings:
     steps: int = 2000
     seed: int = 0
     batch: int = 100
-    learning_rate: float = 1e-3
+    learning_rate: float = DEFAULT_LEARNING_RATE
 
     def to_toml(self) -> str:
         """The settings as TOML, one key a line; those that are None are left out."""

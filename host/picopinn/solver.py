@@ -17,7 +17,7 @@ from .errors import PicopinnError, UsageError
 from .estimators import Estimator
 from .floating import FloatEngine
 from .network import DEFAULT_PRECISION, Floats, Mode, Network, Precision
-from .optim import Adam
+from .optim import DEFAULT_LEARNING_RATE, Adam
 from .problems import Field, Problem, check, linearize, relative_l2
 
 _WEIGHTS, _STEPS = 0, 1  # streams of random numbers of one seed
@@ -65,7 +65,7 @@ class Solver:
         steps: int = 2000,
         seed: int = 0,
         batch: int = 100,
-        learning_rate: float = 1e-3,
+        learning_rate: float = DEFAULT_LEARNING_RATE,
         threads: int = 1,
         engine: Engine | None = None,
     ) -> None:

@@ -22,8 +22,11 @@
 #define ppn_chain_contract PPN_NAMED(ppn_chain_contract)
 #define ppn_chain_return PPN_NAMED(ppn_chain_return)
 
+#include "../src/backward.c"
 #include "../src/chain.c"
-#include "../src/network.c"
+#include "../src/forward.c"
+#include "../src/parameters.c"
+#include "../src/plan.c"
 #include "../src/smx.c"
 
 #include "host.h"

@@ -77,39 +77,7 @@ static inline void ppn_sine_value(const ppn_block *z, int16_t *h, int16_t *g) {
     }
 }
 
-#if PPN_SIMD
-static void ppn_tanh_curve_simd(const ppn_block *z, ppn_curve *c) {
-    int s = ppn_min(z->e + 22, 25);
-    int32_t top = (1 << 25) - 1, fits = s > 0 ? top >> s : INT16_MAX;
-    ppn_lanes m = ppn_get16_simd(z->m), size = ppn_abs_simd(m), x;
-    if (s > 0)
-        x = ppn_left_simd(ppn_min_simd(size, ppn_all_simd(fits)), s);
-    else
-        x = -s > 30 ? ppn_all_simd(0) : ppn_abs_simd(ppn_rnd_simd(m, -s));
-    x = ppn_where_simd(ppn_sub_simd(size, ppn_all_simd(fits)), ppn_all_simd(top), x);
-    ppn_lanes pairs = ppn_pairs_simd(PPN_TANH_TABLE, ppn_down_simd(x, 15));
-    ppn_lanes low = ppn_asr_simd(ppn_left_simd(pairs, 16), 16), f = ppn_and_simd(x, ppn_all_simd(32767));
-    ppn_lanes rise = ppn_mul_simd(ppn_sub_simd(ppn_asr_simd(pairs, 16), low), f);
-    ppn_lanes h = ppn_signed_simd(ppn_add_simd(low, ppn_rnd_simd(rise, 15)), m);
-    ppn_lanes zero = ppn_all_simd(0), square = ppn_mul_simd(h, h);
-    ppn_lanes p1 = ppn_rnd_simd(ppn_sub_simd(ppn_all_simd(1 << 30), square), 16);
-    ppn_lanes p2 = ppn_rnd_simd(ppn_sub_simd(zero, ppn_mul_simd(h, p1)), 14);
-    ppn_lanes twice = ppn_left_simd(ppn_mul_simd(p1, p1), 1);
-    ppn_lanes p3 = ppn_rnd_simd(ppn_sub_simd(ppn_sub_simd(zero, twice), ppn_mul_simd(h, p2)), 14);
-    ppn_put16_simd(c->h, h);
-    ppn_put16_simd(c->p1, p1);
-    ppn_put16_simd(c->p2, p2);
-    ppn_put16_simd(c->p3, p3);
-}
-#endif
-
 static inline void ppn_curve_at(int activation, const ppn_block *z, ppn_curve *c) {
-#if PPN_SIMD
-    if (activation == PPN_TANH) {
-        ppn_tanh_curve_simd(z, c);
-        return;
-    }
-#endif
     if (activation == PPN_TANH) {
         ppn_tanh_value(z, c->h);
         LANES {
@@ -307,44 +275,4 @@ static inline void ppn_multiply(const ppn_block *a, const ppn_block *b, int32_t 
     LANES out[l] = a->m[l] * b->m[l];
 }
 
-/* ---- the jet in registers -------------------------------------------------------------------------------------- */
-
-#if PPN_SIMD
-
-/* acc += term, as ppn_sum_add() */
-static inline ppn_lanes ppn_add_term_simd(ppn_lanes acc, const ppn_sum *s, ppn_lanes x, int e) {
-    int shift = s->top - e + s->headroom; /* huge for UNUSED_TERM */
-    return e == UNUSED_TERM || shift > 30 ? acc : ppn_add_simd(acc, ppn_rnd_simd(x, shift));
-}
-/* ppn_sum2() */
-static inline int ppn_sum2_simd(ppn_lanes x, int ex, ppn_lanes y, int ey, ppn_lanes *out) {
-    ppn_sum s = ppn_sum_open(2);
-    ppn_sum_offer(&s, ex);
-    ppn_sum_offer(&s, ey);
-    *out = ppn_add_term_simd(ppn_add_term_simd(ppn_all_simd(0), &s, x, ex), &s, y, ey);
-    return ppn_sum_exp(&s);
-}
-
-typedef struct {
-    ppn_lanes a, s, d, n; /* a and d share the exponent ea */
-    int ea, es, en;
-} ppn_jet_simd;
-
-/* ppn_jet() on block |at| of two 16-bit rows */
-static inline void ppn_jet_lanes(const ppn_curve *c, const ppn_run *odd, const ppn_run *even, uint32_t at,
-                                 ppn_jet_simd *out) {
-    ppn_lanes a = ppn_get16_simd((const int16_t *)odd->mantissas + 16 * at);
-    ppn_lanes s = ppn_get16_simd((const int16_t *)even->mantissas + 16 * at);
-    ppn_lanes p1 = ppn_get16_simd(c->p1), p2 = ppn_get16_simd(c->p2), p3 = ppn_get16_simd(c->p3);
-    int ea = odd->exps[at], es = even->exps[at];
-    int of_s = es == PPN_ZERO_EXP ? UNUSED_TERM : es - 14, of_q = ea == PPN_ZERO_EXP ? UNUSED_TERM : 2 * ea;
-    ppn_lanes q = ppn_rnd_simd(ppn_mul_simd(a, a), 15);
-    out->ea = ea == PPN_ZERO_EXP ? PPN_EMPTY_EXP : ea - 14;
-    out->a = ppn_mul_simd(p1, a);
-    out->d = ppn_mul_simd(p2, a);
-    out->es = ppn_sum2_simd(ppn_mul_simd(p1, s), of_s, ppn_mul_simd(p2, q), of_q, &out->s);
-    out->en = ppn_sum2_simd(ppn_mul_simd(p2, s), of_s, ppn_mul_simd(p3, q), of_q, &out->n);
-}
-
-#endif
 #endif

@@ -65,38 +65,14 @@ static inline void ppn_outer_block(ppn_accumulator *a, int limit, const ppn_run 
     }
 }
 
-/* sums[m][n] += left[m]^T right[n] for rows of blocks: the outer product of two streams' rows. */
+/* sums[m][n] += left[m]^T right[n] for rows of blocks: the outer product of two rows of one stream. */
 static inline void ppn_outer(ppn_accumulator *a, int limit, ppn_run left, uint32_t rows, ppn_run right, uint32_t cols,
                              int32_t *sums) {
     left.turned = right.turned = 1; /* the inner index is the point */
-    int narrow = left.bits + right.bits <= 30;
-    for (uint32_t m = 0; m < rows; m++) {
-        if (left.exps[m] == PPN_ZERO_EXP) continue;
-#if PPN_SIMD
-        const ppn_operand from = {left.mantissas, left.wide, 1}, with = {right.mantissas, right.wide, 1};
-        const ppn_left x = ppn_spread_simd(&from, m);
-        ppn_lanes peak = ppn_all_simd(0);
-#endif
-        for (uint32_t n = 0; n < cols; n++) {
-            int32_t *to = sums + (m * cols + n) * 16;
-            if (right.exps[n] == PPN_ZERO_EXP) continue;
-#if PPN_SIMD
-            int down = a->exp - left.exps[m] - right.exps[n];
-            if (narrow && down >= 0) {
-                if (down > 30) continue;
-                ppn_lanes t = ppn_rnd_simd(ppn_dot_simd(x, &with, n), down);
-                peak = ppn_or_simd(peak, ppn_abs_simd(t));
-                ppn_put_simd(to, ppn_add_simd(ppn_get_simd(to), ppn_clip_simd(t, 1 << limit)));
-                continue;
-            }
-#endif
-            ppn_outer_block(a, limit, &left, m, &right, n, to);
-        }
-#if PPN_SIMD
-        a->peak |= ppn_fold_simd(peak);
-#endif
-    }
-    (void)narrow;
+    for (uint32_t m = 0; m < rows; m++)
+        for (uint32_t n = 0; n < cols; n++)
+            if (left.exps[m] != PPN_ZERO_EXP && right.exps[n] != PPN_ZERO_EXP)
+                ppn_outer_block(a, limit, &left, m, &right, n, sums + (m * cols + n) * 16);
 }
 
 #endif

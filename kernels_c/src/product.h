@@ -159,7 +159,8 @@ static int ppn_ready_product(const ppn_ready *r, const ppn_run *b, int32_t *out)
             /* beyond 30 for a zero block on the left; one on the right adds zeros at any shift */
             unsigned shift = (unsigned)(top - r->exps[k] - b->exps[k * b->step] + r->headroom);
             if (shift > 30) continue;
-            acc = ppn_add_simd(acc, ppn_rnd_simd(ppn_dot_simd(r->left[k], &right, k * b->step), (int)shift));
+            acc = ppn_add_simd(acc,
+                               ppn_rnd_simd(ppn_dot_simd(r->left[k], ppn_right_simd(&right, k * b->step)), (int)shift));
         }
         ppn_put_simd(out, acc);
         return top == -2048 ? PPN_EMPTY_EXP : top + r->headroom;

@@ -178,6 +178,15 @@ typedef struct {
     ppn_lanes low, high;
 } ppn_left;
 
+/* A right operand: row j in lane 4 i + j of every i. */
+typedef struct {
+#if PPN_SIMD >= 3
+    __m512i low, high;
+#else
+    __m256i low, high;
+#endif
+} ppn_right;
+
 static inline __m256i ppn_load_simd(const ppn_operand *o, ptrdiff_t block) {
     if (o->wide) return _mm256_loadu_si256((const __m256i *)(const void *)((const int16_t *)o->mantissas + 16 * block));
     const int8_t *from = (const int8_t *)o->mantissas + 16 * block;
@@ -205,12 +214,15 @@ static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
     ppn_left out = {ppn_pairs_of(index, 0, a), ppn_pairs_of(index, o->turned ? 8 : 2, a)};
     return out;
 }
-/* out[i][j] = sum over k of a[i][k] b[j][k] */
-static inline ppn_lanes ppn_dot_simd(ppn_left a, const ppn_operand *o, ptrdiff_t block) {
+static inline ppn_right ppn_right_simd(const ppn_operand *o, ptrdiff_t block) {
     __m256i b = ppn_load_simd(o, block);
     const int16_t *index = PPN_PAIR_INDEX[1][o->turned];
-    __m512i low = _mm512_madd_epi16(a.low, ppn_pairs_of(index, 0, b));
-    return _mm512_dpwssd_epi32(low, a.high, ppn_pairs_of(index, o->turned ? 8 : 2, b));
+    ppn_right out = {ppn_pairs_of(index, 0, b), ppn_pairs_of(index, o->turned ? 8 : 2, b)};
+    return out;
+}
+/* out[i][j] = sum over k of a[i][k] b[j][k] */
+static inline ppn_lanes ppn_dot_simd(ppn_left a, ppn_right b) {
+    return _mm512_dpwssd_epi32(_mm512_madd_epi16(a.low, b.low), a.high, b.high);
 }
 
 #else
@@ -232,12 +244,15 @@ static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
                      _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(5, 5, 5, 5, 7, 7, 7, 7))}};
     return out;
 }
-static inline ppn_lanes ppn_dot_simd(ppn_left a, const ppn_operand *o, ptrdiff_t block) {
+static inline ppn_right ppn_right_simd(const ppn_operand *o, ptrdiff_t block) {
     __m256i b = ppn_rows_simd(o, block);
-    __m256i low = _mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6));
-    __m256i high = _mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7));
-    ppn_lanes out = {_mm256_add_epi32(_mm256_madd_epi16(a.low.low, low), _mm256_madd_epi16(a.high.low, high)),
-                     _mm256_add_epi32(_mm256_madd_epi16(a.low.high, low), _mm256_madd_epi16(a.high.high, high))};
+    ppn_right out = {_mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(0, 2, 4, 6, 0, 2, 4, 6)),
+                     _mm256_permutevar8x32_epi32(b, _mm256_setr_epi32(1, 3, 5, 7, 1, 3, 5, 7))};
+    return out;
+}
+static inline ppn_lanes ppn_dot_simd(ppn_left a, ppn_right b) {
+    ppn_lanes out = {_mm256_add_epi32(_mm256_madd_epi16(a.low.low, b.low), _mm256_madd_epi16(a.high.low, b.high)),
+                     _mm256_add_epi32(_mm256_madd_epi16(a.low.high, b.low), _mm256_madd_epi16(a.high.high, b.high))};
     return out;
 }
 

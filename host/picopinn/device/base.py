@@ -58,7 +58,10 @@ class Gradients:
 
 
 class Device(Protocol):
-    """A machine that runs a Program in integers. Every verb may be repeated without harm."""
+    """A machine that runs a Program in integers.
+
+    What may be repeated without harm: every verb but ``backward``, and a step from ``begin`` on.
+    """
 
     def configure(self, program: Program, directions: int) -> None:
         """Prepare for a program and up to so many directions; forgets everything else."""

@@ -29,6 +29,8 @@ extern "C" {
 #define PPN_VERSION 1        /* of the arithmetic: docs/spec.md */
 #define PPN_MODES 4          /* modes of a half-chain, at most */
 #define PPN_INNER 4096       /* rows or columns of a stage matrix, at most */
+#define PPN_STAGES 1024      /* stages, at most */
+#define PPN_DIRECTIONS 4095  /* directions, at most */
 #define PPN_ZERO_EXP (-128)  /* exponent of a zero SMX block */
 #define PPN_EMPTY_EXP (-256) /* exponent of an empty block-scaled result */
 
@@ -42,7 +44,8 @@ enum ppn_status {
     PPN_BAD_WIDTH, /* a mantissa width outside 4..16 */
     PPN_BAD_SHAPE, /* stages that do not fit each other, a size of 0 or above PPN_INNER */
     PPN_BAD_CHAIN, /* a half-chain that does not multiply out to its stage matrix */
-    PPN_BAD_ENUM   /* an activation or mode that does not exist, or no stage at all */
+    PPN_BAD_ENUM,  /* an activation or mode that does not exist, or no stage at all, or above PPN_STAGES */
+    PPN_TOO_LARGE  /* more than PPN_DIRECTIONS, or a region of 2 GiB */
 };
 
 /* A matrix in SMX(w), applied to |panels| equal column panels (spec 4). */

@@ -1,0 +1,195 @@
+/* backward.c: cotangents through a network, and the gradients they leave (spec 6, 7). */
+#include "jet_simd.h"
+#include "pass.h"
+#include "rows_simd.h"
+
+/* Bias gradient: sums of the four rows of a cotangent row, |sum| <= 4 M(16) < 2^17. */
+static void ppn_bias_gradient(ppn_run c, uint32_t blocks, ppn_accumulator *a, int limit, int32_t *sums) {
+    for (uint32_t n = 0; n < blocks; n++) {
+        int16_t m[16];
+        int32_t x[4];
+        if (c.exps[n] == PPN_ZERO_EXP) continue;
+        ppn_load_block(&c, (int)n, m);
+        for (int l = 0; l < 4; l++) x[l] = m[l] + m[4 + l] + m[8 + l] + m[12 + l];
+        ppn_accumulate(a, limit, x, c.exps[n], 4, sums + 4 * n);
+    }
+}
+
+/* Does a stream see the bias? */
+static int ppn_biased(const ppn_network *net, uint32_t stream) { return stream == 0 || net->mode == PPN_NAIVE; }
+
+static void ppn_stage_gradient(ppn_return *b, uint32_t i) {
+    const ppn_pass *p = &b->pass;
+    const ppn_stage *s = &p->net->stages[i];
+    const ppn_place *place = &p->net->places[i];
+    ppn_accumulator *a = ppn_accumulators(b->gradients) + place->accumulator;
+    uint32_t in = ppn_blocks(ppn_stage_in(s)), out = ppn_blocks(ppn_stage_out(s));
+    int32_t *sums = (int32_t *)(void *)(b->gradients + place->sum);
+    int32_t *bias_sums = (int32_t *)(void *)(b->gradients + place->bias_sum);
+    int limit = b->gradients[0];
+    for (uint32_t r = 0; s->closes && r < p->streams; r++)
+        if (ppn_biased(p->net, r))
+            ppn_bias_gradient(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, limit, bias_sums);
+#if PPN_SIMD
+    if (ppn_outer_streams(b, i, a, limit, sums)) return;
+#endif
+    for (uint32_t r = 0; r < p->streams; r++) {
+        ppn_run c = ppn_cotangent_row(b, i, r), x = ppn_stage_row(p->net, p->batch, p->tape, p->at, i, r);
+        if (!x.exps) continue;
+        for (uint32_t panel = 0; panel < s->panels; panel++) {
+            ppn_run xs = ppn_run_at(x, (int)(panel * in)), cs = ppn_run_at(c, (int)(panel * out));
+            if (s->expand)
+                ppn_outer(a, limit, xs, in, cs, out, sums);
+            else
+                ppn_outer(a, limit, cs, out, xs, in, sums);
+        }
+    }
+}
+
+/* One block column of the activation's transpose: the linearization it reads, and where cotangents go. */
+typedef struct {
+    ppn_return *b;
+    ppn_slopes slopes;
+    uint32_t column;
+} ppn_transpose;
+
+/* Encode a cotangent to SMX(g) into its row, which is kept 16-bit. */
+static void ppn_put_cotangent(ppn_transpose *t, uint32_t stream, const int32_t *x, int e) {
+    ppn_rounding how = ppn_stream_rounding(t->b, stream);
+    uint32_t blocks = t->slopes.blocks;
+    int16_t m[16];
+    how.index = t->column * 16;
+    e = ppn_encode16(x, e, t->b->pass.net->bits_gradients, how, m, &t->b->pass.flags);
+    ppn_store(ppn_cotangent_at(t->b->rows[1], blocks, stream), blocks, 1, t->column, m, e);
+}
+
+/* The linearization of a further stream. */
+static ppn_block ppn_change(const ppn_transpose *t, uint32_t stream) {
+    const ppn_slopes *s = &t->slopes;
+    return ppn_get_block(ppn_stored(s->changes, s->rows * s->blocks, 16), (stream - 1) * s->blocks + t->column);
+}
+
+/* Cotangents of one stream pair before the activation (spec 6). */
+static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
+    const ppn_block *odd = &t->b->column[stream], *even = &t->b->column[stream + 1];
+    ppn_block d = ppn_change(t, stream), n = ppn_change(t, stream + 1);
+    int jet = t->b->pass.net->mode == PPN_JET, e;
+    int16_t m1[16];
+    int32_t x[16], y[16], sum[16];
+    ppn_stream_slope(p1, jet ? NULL : &n, m1);
+    LANES x[l] = m1[l] * odd->m[l];
+    ppn_multiply(&d, even, y);
+    e = ppn_sum2(x, ppn_term(odd, -14), y, ppn_term_pair(&d, even), sum);
+    ppn_put_cotangent(t, stream, sum, e);
+    e = ppn_scale(m1, even, x);
+    if (!jet) {
+        ppn_multiply(&d, odd, y);
+        e = ppn_sum2(x, ppn_term(even, -14), y, ppn_term_pair(&d, odd), sum);
+    }
+    ppn_put_cotangent(t, stream + 1, jet ? x : sum, e);
+}
+
+static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
+    ppn_block change = ppn_change(t, stream);
+    int16_t m1[16];
+    int32_t x[16];
+    ppn_stream_slope(p1, &change, m1);
+    int e = ppn_scale(m1, &t->b->column[stream], x);
+    ppn_put_cotangent(t, stream, x, e);
+}
+
+/* Stream 0: p1 H and every further stream's share, 1 + 2 K terms of at most 2^30. */
+static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
+    const ppn_block *c = t->b->column;
+    uint32_t streams = t->b->pass.streams;
+    int32_t x[16], acc[16] = {0};
+    ppn_sum sum = ppn_sum_open(streams);
+    ppn_sum_offer(&sum, ppn_term(&c[0], -14));
+    for (uint32_t r = 1; r < streams; r++) {
+        ppn_block change = ppn_change(t, r);
+        ppn_sum_offer(&sum, ppn_term_pair(&change, &c[r]));
+    }
+    LANES x[l] = p1[l] * c[0].m[l];
+    ppn_sum_add(&sum, x, ppn_term(&c[0], -14), acc);
+    for (uint32_t r = 1; r < streams; r++) {
+        ppn_block change = ppn_change(t, r);
+        ppn_multiply(&change, &c[r], x);
+        ppn_sum_add(&sum, x, ppn_term_pair(&change, &c[r]), acc);
+    }
+    ppn_put_cotangent(t, 0, acc, ppn_sum_exp(&sum));
+}
+
+static void ppn_return_naive(ppn_transpose *t) {
+    for (uint32_t r = 0; r < t->b->pass.streams; r++) {
+        int32_t x[16];
+        int e = ppn_scale(ppn_p1(&t->slopes, r, t->column), &t->b->column[r], x);
+        ppn_put_cotangent(t, r, x, e);
+    }
+}
+
+static void ppn_return_column(ppn_transpose *t) {
+    ppn_return *b = t->b;
+    int mode = b->pass.net->mode;
+    for (uint32_t r = 0; r < b->pass.streams; r++)
+        b->column[r] = ppn_get_block(ppn_argument_row(b->rows[1], t->slopes.blocks, r), t->column);
+    if (mode == PPN_NAIVE) {
+        ppn_return_naive(t);
+        return;
+    }
+    const int16_t *p1 = ppn_p1(&t->slopes, 0, t->column);
+    ppn_return_base(t, p1);
+    for (uint32_t r = 1; r < b->pass.streams; r++) {
+        if (mode == PPN_DIFFERENCE)
+            ppn_return_difference(t, r, p1);
+        else if (r % 2)
+            ppn_return_pair(t, r, p1);
+    }
+}
+
+/* The cotangent of a stage's input: encoded at once, or to SMX(16) and, in place, through the activation before it. */
+static void ppn_input_cotangent(ppn_return *b, uint32_t i) {
+    const ppn_network *net = b->pass.net;
+    const ppn_stage *s = &net->stages[i];
+    uint32_t blocks = net->places[i].in_blocks;
+    int activates = net->stages[i - 1].closes;
+    ppn_run matrix = ppn_matrix_run(net, b->pass.weights, i);
+#if PPN_SIMD
+    if (activates && ppn_return_jets(b, i, matrix)) return;
+    if (!activates && ppn_return_rows(b, i, matrix)) return;
+#endif
+    for (uint32_t r = 0; r < b->pass.streams; r++) {
+        ppn_rounding how = activates ? PPN_NEAREST : ppn_stream_rounding(b, r);
+        int bits = activates ? 16 : net->bits_gradients;
+        ppn_sink sink = {ppn_cotangent_at(b->rows[1], blocks, r), bits, 1, how, NULL, NULL, NULL};
+        ppn_row_times(&b->pass, s, ppn_cotangent_row(b, i, r), matrix, !s->expand, sink);
+    }
+    if (!activates) return;
+    ppn_transpose t = {b, ppn_slopes_of(&b->pass, i - 1), 0};
+    for (; t.column < blocks; t.column++) ppn_return_column(&t);
+}
+
+int ppn_backward(const ppn_network *net, const uint8_t *weights, uint8_t *gradients, uint8_t *scratch,
+                 const ppn_batch *batch, const int16_t *cotangents, const int8_t *cotangent_exps, ppn_counter counter) {
+    uint32_t streams = ppn_streams(batch->directions), bytes = ppn_rows16_bytes(net, streams);
+    ppn_return b = {{net, weights, batch, NULL, 0, streams, 0},
+                    gradients,
+                    {scratch, scratch + bytes},
+                    (ppn_block *)(void *)(scratch + 2 * bytes),
+                    cotangents,
+                    cotangent_exps,
+                    counter,
+                    0};
+    uint32_t key = ppn_mix(ppn_mix(counter.seed) ^ counter.step);
+    for (b.pass.at = 0; b.pass.at < batch->count; b.pass.at++) {
+        b.pass.tape = batch->tape + (size_t)b.pass.at * batch->tape_step;
+        for (uint32_t i = net->stage_count; i-- > 0;) {
+            b.key = ppn_mix(ppn_mix(key ^ i) ^ (counter.first + b.pass.at));
+            ppn_stage_gradient(&b, i);
+            if (i) ppn_input_cotangent(&b, i);
+            uint8_t *swap = b.rows[0];
+            b.rows[0] = b.rows[1];
+            b.rows[1] = swap;
+        }
+    }
+    return b.pass.flags;
+}

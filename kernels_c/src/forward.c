@@ -1,0 +1,113 @@
+/* forward.c: microbatches through a network (spec 4, 5). */
+#include "jet_simd.h"
+#include "pass.h"
+#include "rows_simd.h"
+
+static void ppn_put_next(ppn_layer_out *o, uint32_t stream, uint32_t column, const int32_t *x, int e) {
+    int bits = ppn_row_bits(o->pass->net, stream);
+    uint8_t *row = ppn_next_row(o, stream);
+    ppn_encode_to(x, e, bits, PPN_NEAREST, row, o->blocks, ppn_wide(bits), column, &o->pass->flags);
+}
+static void ppn_put_change(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_block *b) {
+    ppn_slopes *s = &o->slopes;
+    ppn_store(s->changes, s->rows * s->blocks, 1, (stream - 1) * s->blocks + column, b->m, b->e);
+}
+static void ppn_put_value(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_curve *c) {
+    int32_t x[16];
+    LANES x[l] = c->h[l];
+    ppn_put_next(o, stream, column, x, -15);
+    memcpy(ppn_p1(&o->slopes, stream, column), c->p1, 32);
+}
+
+static void ppn_forward_pair(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block a, ppn_block s,
+                             const ppn_curve *c) {
+    const ppn_network *net = o->pass->net;
+    ppn_pair_out out;
+    if (net->mode == PPN_JET)
+        ppn_jet(c, &a, &s, &out, &o->pass->flags);
+    else
+        ppn_odd_even(net->activation, c, &a, &s, &out, &o->pass->flags);
+    ppn_put_next(o, stream, column, out.a, out.ea);
+    ppn_put_next(o, stream + 1, column, out.s, out.es);
+    ppn_put_change(o, stream, column, &out.d);
+    ppn_put_change(o, stream + 1, column, &out.n);
+}
+
+static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block d,
+                                   const ppn_curve *c) {
+    int32_t x[16];
+    ppn_block delta, change;
+    int *flags = &o->pass->flags;
+    ppn_limit_step(&d, flags);
+    int e = ppn_delta(o->pass->net->activation, c, &d, &delta, x, flags);
+    ppn_to_block(x, e, &change, flags);
+    LANES x[l] = delta.m[l];
+    ppn_put_next(o, stream, column, x, delta.e);
+    ppn_put_change(o, stream, column, &change);
+}
+
+/* The activation of one block column, all streams; |rows| are the pre-activations. */
+static void ppn_forward_column(ppn_layer_out *o, uint8_t *rows, uint32_t column) {
+    const ppn_network *net = o->pass->net;
+    ppn_curve c;
+    ppn_block z = ppn_get_block(ppn_argument_row(rows, o->blocks, 0), column);
+    ppn_curve_at(net->activation, &z, &c);
+    ppn_put_value(o, 0, column, &c);
+    for (uint32_t stream = 1; stream < o->pass->streams; stream++) {
+        ppn_run row = ppn_argument_row(rows, o->blocks, stream);
+        if (net->mode == PPN_NAIVE) {
+            z = ppn_get_block(row, column);
+            ppn_curve_at(net->activation, &z, &c);
+            ppn_put_value(o, stream, column, &c);
+        } else if (net->mode == PPN_DIFFERENCE) {
+            ppn_forward_difference(o, stream, column, ppn_get_block(row, column), &c);
+        } else if (stream % 2) {
+            ppn_run even = ppn_argument_row(rows, o->blocks, stream + 1);
+            ppn_forward_pair(o, stream, column, ppn_get_block(row, column), ppn_get_block(even, column), &c);
+        }
+    }
+}
+
+static void ppn_activate_layer(ppn_pass *p, uint32_t i, uint8_t *rows) {
+    const ppn_place *next = &p->net->places[i + 1];
+    ppn_layer_out o = {p, ppn_slopes_of(p, i), p->tape + next->input, next->in_blocks};
+    for (uint32_t column = 0; column < o.blocks; column++) ppn_forward_column(&o, rows, column);
+}
+
+static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
+    const ppn_network *net = p->net;
+    const ppn_stage *s = &net->stages[i];
+    uint32_t blocks = net->places[i].out_blocks, last = i + 1 == net->stage_count, activates = s->closes && !last;
+    ppn_run matrix = ppn_matrix_run(net, p->weights, i);
+#if PPN_SIMD
+    if (activates && ppn_forward_jets(p, i, matrix)) return;
+    if (!s->closes && ppn_forward_rows(p, i, matrix)) return;
+#endif
+    for (uint32_t stream = 0; stream < p->streams; stream++) {
+        ppn_sink sink = {NULL, 16, 1, PPN_NEAREST, NULL, NULL, NULL};
+        if (s->closes && (stream == 0 || net->mode == PPN_NAIVE)) sink.bias = p->weights + net->places[i].bias;
+        if (last) {
+            uint32_t to = (p->at * p->streams + stream) * blocks;
+            sink.values = out + to * 16;
+            sink.exps = out_exps + to;
+        } else if (activates) {
+            sink.at = scratch + stream * ppn_padded(ppn_run_bytes(blocks, 16));
+        } else {
+            sink.at = p->tape + net->places[i + 1].input + ppn_row_at(net, blocks, stream);
+            sink.bits = ppn_row_bits(net, stream);
+            sink.wide = ppn_wide(sink.bits);
+        }
+        ppn_row_times(p, s, ppn_stage_row(net, p->batch, p->tape, p->at, i, stream), matrix, s->expand, sink);
+    }
+    if (activates) ppn_activate_layer(p, i, scratch);
+}
+
+int ppn_forward(const ppn_network *net, const uint8_t *weights, uint8_t *scratch, const ppn_batch *batch, int32_t *out,
+                int16_t *out_exps) {
+    ppn_pass p = {net, weights, batch, NULL, 0, ppn_streams(batch->directions), 0};
+    for (p.at = 0; p.at < batch->count; p.at++) {
+        p.tape = batch->tape + (size_t)p.at * batch->tape_step;
+        for (uint32_t i = 0; i < net->stage_count; i++) ppn_forward_stage(&p, i, scratch, out, out_exps);
+    }
+    return p.flags;
+}

@@ -1,0 +1,97 @@
+/* parameters.c: parameters in, gradients out (spec 7, 8). */
+#include "chain.h"
+#include "pass.h"
+
+void ppn_begin(const ppn_network *net, uint8_t *gradients, const int16_t *exps, uint8_t limit) {
+    gradients[0] = limit;
+    for (uint32_t i = 0; i < net->stage_count; i++) {
+        const ppn_stage *s = &net->stages[i];
+        const ppn_place *p = &net->places[i];
+        for (uint32_t k = p->accumulator; k <= (uint32_t)p->accumulator + s->closes; k++) {
+            ppn_accumulator fresh = {exps[k], 0, 0};
+            ppn_accumulators(gradients)[k] = fresh;
+        }
+        memset(gradients + p->sum, 0, (size_t)ppn_matrix_blocks(s) * 64);
+        if (s->closes) memset(gradients + p->bias_sum, 0, p->out_blocks * (size_t)16);
+    }
+}
+
+void ppn_merge(const ppn_network *net, uint8_t *gradients, const uint8_t *other) {
+    const ppn_place *last = &net->places[net->stage_count - 1];
+    uint32_t count = (uint32_t)last->accumulator + 2, end = last->bias_sum + last->out_blocks * 16u;
+    const ppn_accumulator *from = (const ppn_accumulator *)(const void *)(other + 4);
+    for (uint32_t k = 0; k < count; k++) ppn_accumulators(gradients)[k].peak |= from[k].peak;
+    int32_t *sums = (int32_t *)(void *)gradients;
+    const int32_t *others = (const int32_t *)(const void *)other;
+    for (uint32_t k = net->places[0].sum / 4; k < end / 4; k++) sums[k] += others[k];
+}
+
+/* Copy a matrix into its stage, narrowing the mantissas. */
+static void ppn_load_matrix(uint8_t *at, uint32_t blocks, int bits, const int16_t *m, const int8_t *e) {
+    for (uint32_t k = 0; k < blocks; k++) ppn_store(at, blocks, ppn_wide(bits), k, m + 16 * k, e[k]);
+}
+
+static void ppn_load_bias(uint8_t *at, uint32_t blocks, const int16_t *m, const int8_t *e) {
+    for (uint32_t k = 0; k < blocks; k++) memcpy(at + 8 * k, m + 16 * k, 8);
+    memcpy(at + 8 * blocks, e, blocks);
+}
+
+int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps) {
+    int flags = 0;
+    for (uint32_t i = 0; i < net->stage_count; i++) {
+        const ppn_stage *s = &net->stages[i];
+        const ppn_place *p = &net->places[i];
+        uint32_t blocks = ppn_matrix_blocks(s), taken = blocks;
+        if (s->chain < 0) {
+            ppn_load_matrix(weights + p->matrix, blocks, net->bits_weights, mantissas, exps);
+        } else {
+            const ppn_chain *chain = &net->chains[s->chain];
+            taken = ppn_chain_blocks(chain);
+            ppn_chain_load(chain, weights + p->cores, mantissas, exps);
+            flags |= ppn_chain_contract(chain, weights + p->cores, scratch, weights + p->matrix, net->bits_weights);
+        }
+        mantissas += taken * 16;
+        exps += taken;
+        if (!s->closes) continue;
+        ppn_load_bias(weights + p->bias, p->out_blocks, mantissas, exps);
+        mantissas += p->out_blocks * 16u;
+        exps += p->out_blocks;
+    }
+    return flags;
+}
+
+/* A bias's sums as blocks whose row 0 counts. */
+static void ppn_bias_values(const int32_t *sums, uint32_t blocks, int32_t *values) {
+    memset(values, 0, blocks * (size_t)64);
+    for (uint32_t k = 0; k < blocks; k++) memcpy(values + 16 * k, sums + 4 * k, 16);
+}
+
+int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
+                  int32_t *values, int16_t *exps, uint32_t *peaks) {
+    const ppn_accumulator *a = (const ppn_accumulator *)(const void *)(gradients + 4);
+    int flags = 0;
+    for (uint32_t i = 0; i < net->stage_count; i++) {
+        const ppn_stage *s = &net->stages[i];
+        const ppn_place *p = &net->places[i];
+        const int32_t *sums = (const int32_t *)(const void *)(gradients + p->sum);
+        uint32_t blocks = ppn_matrix_blocks(s), tensor = p->tensor;
+        *peaks++ = a->peak;
+        if (s->chain < 0) {
+            memcpy(values, sums, (size_t)blocks * 64);
+            exps[tensor++] = a->exp;
+            values += blocks * 16;
+        } else {
+            const ppn_chain *chain = &net->chains[s->chain];
+            flags |= ppn_chain_return(chain, weights + p->cores, scratch, sums, a->exp, values, exps + tensor);
+            tensor += chain->modes;
+            values += ppn_chain_blocks(chain) * 16;
+        }
+        a++;
+        if (!s->closes) continue;
+        *peaks++ = a->peak;
+        exps[tensor] = (a++)->exp;
+        ppn_bias_values((const int32_t *)(const void *)(gradients + p->bias_sum), p->out_blocks, values);
+        values += p->out_blocks * 16u;
+    }
+    return flags;
+}
