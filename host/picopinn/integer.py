@@ -157,6 +157,7 @@ class IntegerEngine:
     # ---- gradients
 
     def gradient(self, passes: Sequence[Pass], step: int) -> Floats:
+        self._configure(max(0 if p.directions is None else len(p.directions) for p in passes))
         jobs = [(*self._rows(p.points, p.directions), self._cotangents(p.cotangents)) for p in passes]
         limit = self._limit(jobs)
         calibrated = self._exponents is not None

@@ -14,6 +14,7 @@ static uint32_t ppn_slope_bytes(const ppn_network *net, uint32_t blocks, uint32_
 }
 
 static int ppn_check_stage(const ppn_network *net, const ppn_stage *s) {
+    if (s->expand > 1 || s->closes > 1) return PPN_BAD_ENUM;
     if (!ppn_size_ok(s->rows) || !ppn_size_ok(s->cols) || s->panels < 1) return PPN_BAD_SHAPE;
     if (s->panels * ppn_blocks(ppn_stage_in(s)) > PPN_INNER / 4) return PPN_BAD_SHAPE;
     if (s->panels * ppn_blocks(ppn_stage_out(s)) > PPN_INNER / 4) return PPN_BAD_SHAPE;

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import UsageError
 from ..kernels import LANES, Plan, ffi, pointer
 from ..network import Program
 from .base import Gradients, Rows, Scaling, Values
@@ -42,7 +43,7 @@ class LocalDevice:
         self._flags = 0
 
     def configure(self, program: Program, directions: int) -> None:
-        self._program = program
+        self._program, self._directions, self._flags = program, directions, 0
         self._plan = Plan(program, directions, self._variant)
         sizes = self._plan.sizes
         self._weights = np.empty(sizes.weights, np.uint8)
@@ -53,6 +54,9 @@ class LocalDevice:
         self._spare: list[Bytes] = []
 
     def load(self, weights: Rows) -> None:
+        blocks = self._plan.sizes.parameter_blocks
+        _check(weights.mantissas, np.int16, (blocks, LANES), "weights")
+        _check(weights.exponents, np.int8, (blocks,), "weights' exponents")
         self._spare += [kept.tapes for kept in self._kept]
         self._kept.clear()
         self._flags |= self._plan.kernels.load(
@@ -85,12 +89,15 @@ class LocalDevice:
 
     def begin(self, scaling: Scaling, seed: int, step: int) -> None:
         self._seed, self._step = seed, step
+        _check(scaling.exponents, np.int16, (self._plan.sizes.accumulators,), "gradient exponents")
         exponents = pointer("int16_t[]", scaling.exponents)
         for sums in self._sums:
             self._plan.kernels.begin(self._plan.net, pointer("uint8_t[]", sums), exponents, scaling.limit)
 
     def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
         streams = self._streams(points, directions)
+        out_blocks = self._plan.sizes.out_blocks
+        _check(cotangents.mantissas, np.int16, (len(points.exponents), streams, out_blocks, LANES), "cotangents")
         tapes = self._tapes_of(points, directions)
         rows = self._direction_rows(directions)
 
@@ -140,9 +147,16 @@ class LocalDevice:
     # ---- batches, tapes and threads
 
     def _streams(self, points: Rows, directions: Rows | None) -> int:
-        if self._program.mode == "naive":
-            return int(points.exponents.shape[1])
-        return 1 if directions is None else 1 + 2 * len(directions.exponents)
+        """Streams of a microbatch, having checked that both arrays are what the kernels will read."""
+        count, rows = points.exponents.shape[:2]
+        naive, blocks = self._program.mode == "naive", self._plan.sizes.in_blocks
+        streams = rows if naive else 1 if directions is None else 1 + 2 * len(directions.exponents)
+        if streams > 1 + 2 * self._directions or streams % 2 == 0:
+            raise UsageError(f"{streams} streams do not fit a device configured for {self._directions} directions")
+        _check(points.mantissas, np.int16, (count, streams if naive else 1, blocks, LANES), "points")
+        if directions is not None and not naive:
+            _check(directions.mantissas, np.int16, (len(directions.exponents), blocks, LANES), "directions")
+        return streams
 
     def _direction_rows(self, directions: Rows | None) -> Rows | None:
         """The rows that ppn_batch wants: for difference d_1, -d_1, d_2, ..., else the directions themselves."""
@@ -188,6 +202,12 @@ class LocalDevice:
             flags = list(self._pool.map(lambda job: part(*job), jobs))
         for flag in flags:
             self._flags |= flag
+
+
+def _check(array: NDArray[Any], dtype: type, shape: tuple[int, ...], what: str) -> None:
+    """The kernels read memory as it stands: refuse any that is not of the type and shape they expect."""
+    if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
+        raise UsageError(f"{what} must be {np.dtype(dtype)} {shape} in C order, got {array.dtype} {array.shape}")
 
 
 class _Batch:

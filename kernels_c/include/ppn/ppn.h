@@ -44,7 +44,7 @@ enum ppn_status {
     PPN_BAD_WIDTH, /* a mantissa width outside 4..16 */
     PPN_BAD_SHAPE, /* stages that do not fit each other, a size of 0 or above PPN_INNER */
     PPN_BAD_CHAIN, /* a half-chain that does not multiply out to its stage matrix */
-    PPN_BAD_ENUM,  /* an activation or mode that does not exist, or no stage at all, or above PPN_STAGES */
+    PPN_BAD_ENUM,  /* an activation, mode or yes/no that does not exist; no stage, or more than PPN_STAGES */
     PPN_TOO_LARGE  /* more than PPN_DIRECTIONS, or a region of 2 GiB */
 };
 
@@ -90,6 +90,7 @@ typedef struct {
 } ppn_sizes;
 
 /* A batch of |count| microbatches, as forward and backward see it.
+ * bits_inputs: 4 to 16, which the caller sees to; |directions| at most those of ppn_plan().
  * points:     |count| times one row (naive: S rows) of in_blocks, mantissas up to |bits_inputs| wide.
  * directions: jet and odd-even: K rows d_k; difference: 2 K rows d_1, -d_1, d_2, ...; naive: not read.
  * tape:       |count| regions of |tape_step| bytes each; tape_step 0 uses one region again and again (forward only,
