@@ -95,7 +95,7 @@ def test_fewer_directions_are_unbiased(estimator: Estimator) -> None:
 
 
 def test_gaussian_noise_is_the_one_papers_report() -> None:
-    """PAPER.md: 11% for |x|^2 in two dimensions with 1024 pairs; in closed form sqrt(208) / 4 / sqrt(1024)."""
+    """11% for |x|^2 in two dimensions with 1024 pairs; in closed form sqrt(208) / 4 / sqrt(1024)."""
     estimator = Estimator("gaussian", directions=1024)
     rng = np.random.default_rng(3)
     laplacians = []

@@ -86,7 +86,7 @@ def test_edge_points_lie_on_every_face() -> None:
 
 
 def test_poisson_floor_is_the_published_one() -> None:
-    """PAPER.md gives 0.275 and 9.85e-2 over the square; the grid counts its edges in full."""
+    """0.275 and 9.85e-2 as integrals over the square; the grid counts its edges in full."""
     floor = problems.get("poisson2d")().trivial_floor()
     assert floor["constant"] == pytest.approx(0.275, rel=0.03)
     assert floor["linear"] == pytest.approx(9.85e-2, rel=0.03)

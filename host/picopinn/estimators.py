@@ -1,4 +1,5 @@
-"""Derivatives of u from its streams along directions, and the way back (PAPER.md, "Stein estimator").
+"""Derivatives of u from its streams along directions, and the way back (the Stein estimator of He et al.,
+AISTATS 2023, with Gaussian steps; orthogonal ones and jets beside it).
 
 Every mode's streams reduce to u, odd parts a_k = (u(x + d_k) - u(x - d_k)) / 2 and even parts
 s_k = (u(x + d_k) + u(x - d_k)) / 2 - u(x); for ``jet`` these are the Taylor terms u' d and d' u'' d / 2.

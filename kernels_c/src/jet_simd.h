@@ -9,6 +9,7 @@
 
 #define PPN_LEFTS 384        /* blocks of all streams' rows that are held spread over lanes */
 #define PPN_STREAMS 65       /* streams that are held in lanes */
+#define PPN_GROUP 4          /* block columns that are worked on side by side */
 #define PPN_NO_BLOCK (-4096) /* exponent that puts a pair out of reach of any alignment */
 
 /* The left operand of a stage: every stream's row. */
@@ -144,8 +145,8 @@ static inline ppn_curve_lanes ppn_curve_simd(int activation, ppn_smx z) {
 
 /* ---- forward --------------------------------------------------------------------------------------------------- */
 
-/* Everything a block column needs, stream by stream. The work is done in phases over all streams, since the steps for
- * one stream wait for each other and those for different streams do not. */
+/* What a block column needs, stream by stream. The work is done in phases over all streams of a group of columns, since
+ * the steps for one block wait for each other and those for different blocks do not. */
 typedef struct {
     ppn_lanes x[PPN_STREAMS];
     int e[PPN_STREAMS];
@@ -179,19 +180,35 @@ static inline void ppn_jets(const ppn_smx *z, const ppn_curve_lanes *c, uint32_t
     }
 }
 
-static inline void ppn_put_column(ppn_layer_out *o, uint32_t column, const ppn_phase *next, const ppn_phase *change) {
-    ppn_slopes *s = &o->slopes;
-    int *flags = &o->pass->flags;
-    for (uint32_t r = 0; r < o->pass->streams; r++) {
-        int bits = ppn_row_bits(o->pass->net, r);
-        ppn_lanes m;
-        int e = ppn_encode_simd(next->x[r], next->e[r], bits, PPN_NEAREST, &m, flags);
-        ppn_store_simd(ppn_next_row(o, r), o->blocks, ppn_wide(bits), column, m, e);
+/* Where each stream's outputs go. */
+typedef struct {
+    uint8_t *rows[PPN_STREAMS];
+    int bits[2], wide[2]; /* of stream 0, of the others */
+} ppn_next_rows;
+
+static inline void ppn_find_rows(const ppn_layer_out *o, ppn_next_rows *to) {
+    for (uint32_t r = 0; r < o->pass->streams; r++) to->rows[r] = ppn_next_row(o, r);
+    for (uint32_t k = 0; k < 2; k++) {
+        to->bits[k] = ppn_row_bits(o->pass->net, k);
+        to->wide[k] = ppn_wide(to->bits[k]);
     }
-    for (uint32_t r = 1; r < o->pass->streams; r++) {
-        ppn_smx b = ppn_smx_of(change->x[r], change->e[r], flags);
+}
+
+static inline void ppn_put_column(ppn_layer_out *o, const ppn_next_rows *to, uint32_t column, const ppn_phase *next,
+                                  const ppn_phase *change) {
+    const ppn_slopes *s = &o->slopes;
+    uint32_t streams = o->pass->streams;
+    int flags = 0;
+    for (uint32_t r = 0; r < streams; r++) {
+        ppn_lanes m;
+        int e = ppn_encode_simd(next->x[r], next->e[r], to->bits[r > 0], PPN_NEAREST, &m, &flags);
+        ppn_store_simd(to->rows[r], o->blocks, to->wide[r > 0], column, m, e);
+    }
+    for (uint32_t r = 1; r < streams; r++) {
+        ppn_smx b = ppn_smx_of(change->x[r], change->e[r], &flags);
         ppn_store_simd(s->changes, s->rows * s->blocks, 1, (r - 1) * s->blocks + column, b.m, b.e);
     }
+    o->pass->flags |= flags;
 }
 
 /* Stage |i|, which closes, and its activation. Answers 0 where the plain way must do it. */
@@ -204,28 +221,37 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
     if (net->mode != PPN_JET || !ppn_lefts_fit(inner, p->streams, ppn_max(bits[0], bits[1]), matrix.bits)) return 0;
     ppn_layer_out o = {p, ppn_slopes_of(p, i), p->tape + next->input, next->in_blocks};
     ppn_lefts l;
-    ppn_column c;
-    ppn_phase x, change;
-    ppn_smx z[PPN_STREAMS];
+    ppn_column c[PPN_GROUP];
+    ppn_phase x[PPN_GROUP], change[PPN_GROUP];
+    ppn_smx z[PPN_GROUP][PPN_STREAMS];
+    ppn_curve_lanes curve[PPN_GROUP];
+    ppn_next_rows to;
+    const uint8_t *bias = p->weights + net->places[i].bias;
+    ppn_find_rows(&o, &to);
     l.inner = inner;
     for (int k = 0; k < 2; k++) l.headroom[k] = ppn_headroom((int)inner, bits[k], matrix.bits);
     matrix.step = s->expand ? (int)outer : 1;
-    for (uint32_t panel = 0, column = 0; panel < s->panels; panel++) {
+    for (uint32_t panel = 0; panel < s->panels; panel++) {
         for (uint32_t r = 0; r < p->streams; r++) {
             ppn_run row = ppn_stage_row(net, p->batch, p->tape, p->at, i, r);
             ppn_spread_row(&l, r, row.exps ? ppn_run_at(row, (int)(panel * inner)) : row);
         }
-        for (uint32_t k = 0; k < outer; k++, column++) {
-            ppn_take_column(&c, inner, matrix, k, s->expand);
-            ppn_products(&l, &c, p->streams, &x);
-            x.x[0] = ppn_bias_simd(p->weights + net->places[i].bias, o.blocks, column, x.x[0], &x.e[0]);
-            ppn_arguments(&x, p->streams, z, &p->flags);
-            ppn_curve_lanes curve = ppn_curve_simd(net->activation, z[0]);
-            ppn_put16_simd(ppn_p1(&o.slopes, 0, column), curve.p1);
-            x.x[0] = curve.h;
-            x.e[0] = -15;
-            ppn_jets(z, &curve, p->streams, &x, &change);
-            ppn_put_column(&o, column, &x, &change);
+        for (uint32_t k = 0; k < outer; k += PPN_GROUP) {
+            uint32_t group = outer - k < PPN_GROUP ? outer - k : PPN_GROUP, column = panel * outer + k;
+            for (uint32_t g = 0; g < group; g++) {
+                ppn_take_column(&c[g], inner, matrix, k + g, s->expand);
+                ppn_products(&l, &c[g], p->streams, &x[g]);
+                x[g].x[0] = ppn_bias_simd(bias, o.blocks, column + g, x[g].x[0], &x[g].e[0]);
+            }
+            for (uint32_t g = 0; g < group; g++) ppn_arguments(&x[g], p->streams, z[g], &p->flags);
+            for (uint32_t g = 0; g < group; g++) curve[g] = ppn_curve_simd(net->activation, z[g][0]);
+            for (uint32_t g = 0; g < group; g++) {
+                ppn_put16_simd(ppn_p1(&o.slopes, 0, column + g), curve[g].p1);
+                x[g].x[0] = curve[g].h;
+                x[g].e[0] = -15;
+                ppn_jets(z[g], &curve[g], p->streams, &x[g], &change[g]);
+            }
+            for (uint32_t g = 0; g < group; g++) ppn_put_column(&o, &to, column + g, &x[g], &change[g]);
         }
     }
     return 1;
@@ -237,38 +263,37 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
 typedef struct {
     ppn_return *b;
     ppn_slopes slopes;
-    uint32_t column;
     uint32_t keys[PPN_STREAMS];
 } ppn_return_out;
 
-static inline void ppn_put_cotangents(ppn_return_out *o, const ppn_phase *p) {
+static inline void ppn_put_cotangents(ppn_return_out *o, uint32_t column, const ppn_phase *p) {
     uint32_t blocks = o->slopes.blocks, row = ppn_padded(ppn_run_bytes(blocks, 16));
     int bits = o->b->pass.net->bits_gradients;
     for (uint32_t r = 0; r < o->b->pass.streams; r++) {
-        ppn_rounding how = {o->keys[r], o->column * 16, 1};
+        ppn_rounding how = {o->keys[r], column * 16, 1};
         ppn_lanes m;
         int e = ppn_encode_simd(p->x[r], p->e[r], bits, how, &m, &o->b->pass.flags);
-        ppn_store_simd(o->b->rows[1] + r * row, blocks, 1, o->column, m, e);
+        ppn_store_simd(o->b->rows[1] + r * row, blocks, 1, column, m, e);
     }
 }
-static inline ppn_smx ppn_change_simd(const ppn_return_out *o, uint32_t stream) {
+static inline ppn_smx ppn_change_simd(const ppn_return_out *o, uint32_t column, uint32_t stream) {
     const ppn_slopes *s = &o->slopes;
-    uint32_t at = (stream - 1) * s->blocks + o->column;
+    uint32_t at = (stream - 1) * s->blocks + column;
     ppn_smx out = {ppn_get16_simd((const int16_t *)(const void *)s->changes + at * 16),
                    ((const int8_t *)s->changes)[s->rows * s->blocks * 32 + at]};
     return out;
 }
 
 /* ppn_return_column() for jets: |c| are the cotangents after the activation, |out| those before it. */
-static inline void ppn_return_jet_simd(const ppn_return_out *o, const ppn_smx *c, ppn_phase *out) {
+static inline void ppn_return_jet_simd(const ppn_return_out *o, uint32_t column, const ppn_smx *c, ppn_phase *out) {
     uint32_t streams = o->b->pass.streams;
-    ppn_lanes p1 = ppn_get16_simd(ppn_p1(&o->slopes, 0, o->column));
+    ppn_lanes p1 = ppn_get16_simd(ppn_p1(&o->slopes, 0, column));
     ppn_sum sum = ppn_sum_open(streams);
     ppn_sum_offer(&sum, ppn_smx_term(c[0], -14));
-    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_pair_exp(ppn_change_simd(o, r).e, c[r].e));
+    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_pair_exp(ppn_change_simd(o, column, r).e, c[r].e));
     ppn_lanes acc = ppn_add_term_simd(ppn_all_simd(0), &sum, ppn_mul_simd(p1, c[0].m), ppn_smx_term(c[0], -14));
     for (uint32_t r = 1; r < streams; r += 2) {
-        ppn_smx d = ppn_change_simd(o, r), n = ppn_change_simd(o, r + 1), a = c[r], s = c[r + 1];
+        ppn_smx d = ppn_change_simd(o, column, r), n = ppn_change_simd(o, column, r + 1), a = c[r], s = c[r + 1];
         acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(d.m, a.m), ppn_pair_exp(d.e, a.e));
         acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(n.m, s.m), ppn_pair_exp(n.e, s.e));
         out->e[r] = ppn_sum2_simd(ppn_mul_simd(p1, a.m), ppn_smx_term(a, -14), ppn_mul_simd(d.m, s.m),
@@ -287,11 +312,11 @@ static inline int ppn_return_jets(ppn_return *b, uint32_t i, ppn_run matrix) {
     uint32_t outer = ppn_blocks(ppn_stage_in(s)), inner = ppn_blocks(ppn_stage_out(s)), streams = b->pass.streams;
     int over_rows = !s->expand, bits = net->bits_gradients;
     if (net->mode != PPN_JET || !ppn_lefts_fit(inner, streams, bits, matrix.bits)) return 0;
-    ppn_return_out o = {b, ppn_slopes_of(&b->pass, i - 1), 0, {0}};
-    ppn_smx cotangents[PPN_STREAMS];
+    ppn_return_out o = {b, ppn_slopes_of(&b->pass, i - 1), {0}};
+    ppn_smx cotangents[PPN_GROUP][PPN_STREAMS];
     ppn_lefts l;
-    ppn_column c;
-    ppn_phase x;
+    ppn_column c[PPN_GROUP];
+    ppn_phase x[PPN_GROUP];
     l.inner = inner;
     l.headroom[0] = l.headroom[1] = ppn_headroom((int)inner, bits, matrix.bits);
     matrix.step = over_rows ? (int)outer : 1;
@@ -299,12 +324,15 @@ static inline int ppn_return_jets(ppn_return *b, uint32_t i, ppn_run matrix) {
     for (uint32_t panel = 0; panel < s->panels; panel++) {
         for (uint32_t r = 0; r < streams; r++)
             ppn_spread_row(&l, r, ppn_run_at(ppn_cotangent_row(b, i, r), (int)(panel * inner)));
-        for (uint32_t k = 0; k < outer; k++, o.column++) {
-            ppn_take_column(&c, inner, matrix, k, over_rows);
-            ppn_products(&l, &c, streams, &x);
-            ppn_arguments(&x, streams, cotangents, &b->pass.flags);
-            ppn_return_jet_simd(&o, cotangents, &x);
-            ppn_put_cotangents(&o, &x);
+        for (uint32_t k = 0; k < outer; k += PPN_GROUP) {
+            uint32_t group = outer - k < PPN_GROUP ? outer - k : PPN_GROUP, column = panel * outer + k;
+            for (uint32_t g = 0; g < group; g++) {
+                ppn_take_column(&c[g], inner, matrix, k + g, over_rows);
+                ppn_products(&l, &c[g], streams, &x[g]);
+            }
+            for (uint32_t g = 0; g < group; g++) ppn_arguments(&x[g], streams, cotangents[g], &b->pass.flags);
+            for (uint32_t g = 0; g < group; g++) ppn_return_jet_simd(&o, column + g, cotangents[g], &x[g]);
+            for (uint32_t g = 0; g < group; g++) ppn_put_cotangents(&o, column + g, &x[g]);
         }
     }
     return 1;
