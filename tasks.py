@@ -50,7 +50,8 @@ def build(c: Context) -> None:
 @task
 def lint(c: Context) -> None:
     """Check style and types: ruff, clang-format, mypy."""
-    sources = " ".join(f'"{path.relative_to(ROOT)}"' for path in sorted(KERNELS.rglob("*.[ch]")))
+    found = [*KERNELS.rglob("*.[ch]"), *(ROOT / "host/native").glob("*.[ch]")]
+    sources = " ".join(f'"{path.relative_to(ROOT)}"' for path in sorted(found))
     _run(c, f"{PYTHON} -m ruff check")
     _run(c, f"{PYTHON} -m ruff format --check")
     _run(c, f"clang-format --dry-run -Werror {sources}")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from picopinn import smx
+from picopinn import kernels, smx
 from picopinn.errors import UsageError
 
 Floats = NDArray[np.float64]
@@ -198,3 +198,22 @@ def test_not_finite_says_where(bad: float) -> None:
     matrix[4, 6] = matrix[3, 5] = bad
     with pytest.raises(UsageError, match=f"found {bad} at row 3, column 5"):
         smx.encode(matrix, 8)
+
+
+BLOCKS = arrays.arrays(
+    np.float64,
+    st.tuples(st.integers(0, 5), st.just(16)),
+    elements=st.one_of(NUMBERS, st.floats(allow_nan=False, allow_infinity=False)),
+)
+
+
+@settings(derandomize=True, deadline=None, max_examples=300)
+@given(BLOCKS, st.data())
+def test_the_hosts_c_encodes_to_the_same_bits(blocks: Floats, data: st.DataObject) -> None:
+    """Training encodes through ``kernels.encode_reals``; ``smx.encode_blocks`` is the definition."""
+    widths = data.draw(arrays.arrays(np.uint8, len(blocks), elements=WIDTHS))
+    with np.errstate(over="ignore"):  # 1e308 saturates in both
+        mantissas, exponents = smx.encode_blocks(blocks, widths)
+    found = kernels.encode_reals(blocks, widths)
+    np.testing.assert_array_equal(found[0], mantissas)
+    np.testing.assert_array_equal(found[1], exponents)

@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling, Values
+from .device.local import LocalDevice
 from .engine import Pass
 from .errors import PicopinnError
+from .kernels import encode_reals
 from .network import Floats, Mode, Network, Precision, Program
-from .smx import BLOCK, blocks_of, decode_blocks, encode_blocks, to_blocks
+from .smx import BLOCK, blocks_of, decode_blocks, to_blocks
 
 LANES = BLOCK * BLOCK
 HEADROOM = 3  # bits a gradient term may grow by before a step is repeated (spec 7)
@@ -35,11 +37,11 @@ class Layout:
         self.place = np.empty(offset, np.int64)  # of each master element among the lanes
         lanes = np.flatnonzero(sent >= 0)
         self.place[sent[lanes]] = lanes
-        self.bits = np.concatenate([np.full(t.blocks, t.bits) for t in program.tensors])
+        self.widths = np.concatenate([np.full(t.blocks, t.bits, np.uint8) for t in program.tensors])
         self.tensor = np.repeat(np.arange(len(program.tensors)), [t.size for t in program.tensors])
 
     def encode(self, master: Floats) -> Rows:
-        return Rows(*encode_blocks(np.append(master, 0.0)[self.source], self.bits))
+        return Rows(*encode_reals(np.append(master, 0.0)[self.source], self.widths))
 
     def decode(self, gradients: Gradients) -> Floats:
         units: Floats = np.ldexp(1.0, gradients.exponents.astype(np.int64))
@@ -71,7 +73,7 @@ class IntegerEngine:
         self.program = network.program(precision, mode)
         self._precision = self.program.precision
         self._layout = Layout(self.program)
-        self._device = device or _local(threads)
+        self._device: Device = device or LocalDevice(threads)
         self._directions = -1  # configured for so many; -1: not yet
         self._weights: Rows | None = None
         self._encoded: dict[int, tuple[Any, Rows]] = {}  # by id of the array, which is kept alive beside it
@@ -104,14 +106,14 @@ class IntegerEngine:
     def _encode_points(self, points: Floats) -> Rows:
         tiles = to_blocks(points)
         values = tiles.reshape(tiles.shape[0], 1, tiles.shape[1], LANES)
-        return Rows(*encode_blocks(values, self._precision.inputs))
+        return _encode(values, self._precision.inputs)
 
     def _encode_directions(self, directions: Floats) -> Rows:
         """One block row a direction, its four rows equal."""
         count, size = directions.shape
         padded = np.zeros((count, blocks_of(size) * BLOCK))
         padded[:, :size] = directions
-        return Rows(*encode_blocks(np.tile(padded.reshape(count, -1, BLOCK), BLOCK), self._precision.inputs))
+        return _encode(np.tile(padded.reshape(count, -1, BLOCK), BLOCK), self._precision.inputs)
 
     def _encode_naive(self, points: Floats, directions: Floats | None) -> Rows:
         """x, x + d_1, x - d_1, ... each quantized for itself: (n, S, B)."""
@@ -189,7 +191,7 @@ class IntegerEngine:
         blocks = np.zeros((blocks_of(count), BLOCK, streams, BLOCK))
         blocks.reshape(-1, streams, BLOCK)[:count, :, 0] = cotangents
         values = blocks.transpose(0, 2, 1, 3).reshape(-1, streams, 1, LANES)
-        return Rows(*encode_blocks(values, self._precision.gradients))
+        return _encode(values, self._precision.gradients)
 
     def _limit(self, jobs: list[tuple[Rows, Rows | None, Rows]]) -> int:
         """The largest t with terms * 2^t < 2^31 for every accumulator (spec 7)."""
@@ -223,10 +225,9 @@ class IntegerEngine:
         return ["finite steps were limited to |d| < 8 inside the network: choose a smaller --sigma"]
 
 
-def _local(threads: int) -> Device:
-    from .device.local import LocalDevice  # other bodies need no compiled kernels
-
-    return LocalDevice(threads)
+def _encode(values: Floats, bits: int) -> Rows:
+    """Blocks of 16 reals, (..., 16), all to one width."""
+    return Rows(*encode_reals(np.ascontiguousarray(values), np.full(values.shape[:-1], bits, np.uint8)))
 
 
 def _points_of(blocks: Floats, count: int, size: int) -> Floats:

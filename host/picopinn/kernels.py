@@ -19,8 +19,8 @@ try:
 except ImportError as error:  # a source tree that was never built
     raise PicopinnError(f"the C kernels are not built ({error}): run `pip install .` in the project") from error
 
-__all__ = ["LANES", "VARIANTS", "Plan", "Product", "activate", "device_bytes", "encode_integers", "ffi", "kernels"]
-__all__ += ["matmul", "pointer", "variants"]
+__all__ = ["LANES", "VARIANTS", "Plan", "Product", "activate", "device_bytes", "encode_integers", "encode_reals", "ffi"]
+__all__ += ["kernels", "matmul", "pointer", "variants"]
 
 VARIANTS = ("portable", "avx2", "avx512")
 LANES = BLOCK * BLOCK
@@ -76,6 +76,19 @@ class Product:
         exponents = np.empty(self.exponents.shape, np.int8)
         encode_integers(self.blocks, self.exponents, bits, mantissas, exponents)
         return SMX(mantissas, exponents, self.shape, bits)
+
+
+def encode_reals(values: Floats, widths: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """:func:`picopinn.smx.encode_blocks` in C: (..., 16) finite float64 in C order, ``widths`` (...) one a block."""
+    mantissas, exponents = np.empty(values.shape, np.int16), np.empty(values.shape[:-1], np.int8)
+    lib.picopinn_encode(
+        exponents.size,
+        pointer("double[]", values),
+        pointer("uint8_t[]", widths),
+        pointer("int16_t[]", mantissas),
+        pointer("int8_t[]", exponents),
+    )
+    return mantissas, exponents
 
 
 def encode_integers(

@@ -9,6 +9,8 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path("kernels_c")  # relative to the project's root, where setuptools runs
+VARIANTS = ("portable", "avx2", "avx512", "dispatch")
+NATIVE = Path("host/native")  # the host's own C: what the kernels must not know
 
 
 def _declarations(header: Path) -> str:
@@ -25,12 +27,14 @@ def _declarations(header: Path) -> str:
 ffi = FFI()
 ffi.cdef(_declarations(ROOT / "include/ppn/ppn.h"))
 ffi.cdef(_declarations(ROOT / "ffi/host.h"))
+ffi.cdef(_declarations(NATIVE / "encode.h"))
 ffi.set_source(
     "picopinn._kernels",
-    '#include "ppn/ppn.h"\n#include "host.h"\n',
-    sources=[str(ROOT / "ffi" / name) for name in ("portable.c", "avx2.c", "avx512.c", "dispatch.c")],
-    depends=[str(path) for path in sorted(ROOT.rglob("*.[ch]"))],
-    include_dirs=[str(ROOT / "include"), str(ROOT / "ffi")],
+    '#include "ppn/ppn.h"\n#include "encode.h"\n#include "host.h"\n',
+    sources=[*(str(ROOT / "ffi" / f"{name}.c") for name in VARIANTS), str(NATIVE / "encode.c")],
+    depends=[str(path) for path in sorted([*ROOT.rglob("*.[ch]"), *NATIVE.glob("*.[ch]")])],
+    include_dirs=[str(ROOT / "include"), str(ROOT / "ffi"), str(NATIVE)],
+    libraries=[] if os.name == "nt" else ["m"],
     extra_compile_args=[] if os.name == "nt" else ["-std=c11", "-O3"],
 )
 

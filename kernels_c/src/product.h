@@ -74,6 +74,18 @@ static inline void ppn_run_sum(const ppn_run *a, const ppn_run *b, int n, int to
 }
 
 /* The sum for p + q > 30. */
+#if PPN_SIMD >= 3
+static inline void ppn_run_sum_wide(const ppn_run *a, const ppn_run *b, int n, int top, int headroom, int32_t *out) {
+    ppn_operand left = {a->mantissas, a->wide, a->turned}, right = {b->mantissas, b->wide, b->turned};
+    ppn_lanes acc = ppn_all_simd(0);
+    for (int k = 0; k < n; k++) {
+        int i = k * a->step, j = k * b->step, e = ppn_pair_exp(a->exps[i], b->exps[j]), shift = top - e + headroom;
+        if (e == UNUSED_TERM || shift > 40) continue;
+        acc = ppn_add_simd(acc, ppn_dot_wide_simd(ppn_spread_simd(&left, i), ppn_right_simd(&right, j), shift));
+    }
+    ppn_put_simd(out, acc);
+}
+#else
 static inline void ppn_run_sum_wide(const ppn_run *a, const ppn_run *b, int n, int top, int headroom, int32_t *out) {
     memset(out, 0, 16 * sizeof *out);
     for (int k = 0; k < n; k++) {
@@ -87,6 +99,7 @@ static inline void ppn_run_sum_wide(const ppn_run *a, const ppn_run *b, int n, i
         LANES out[l] += (int32_t)ppn_rnd_wide(p[l], top - e + headroom);
     }
 }
+#endif
 
 /* One output block of a product over |n| inner blocks; answers its exponent. A run without exponents is zero. */
 static inline int ppn_run_product(const ppn_run *a, const ppn_run *b, int n, int headroom, int32_t *out) {

@@ -225,6 +225,21 @@ static inline ppn_lanes ppn_dot_simd(ppn_left a, ppn_right b) {
     return _mm512_dpwssd_epi32(_mm512_madd_epi16(a.low, b.low), a.high, b.high);
 }
 
+/* Eight lanes of the sum of two int32 in 64 bits, rounded. */
+static inline __m256i ppn_rnd_wide_simd(__m256i x, __m256i y, int s) {
+    __m512i sum = _mm512_add_epi64(_mm512_cvtepi32_epi64(x), _mm512_cvtepi32_epi64(y));
+    sum = _mm512_add_epi64(sum, _mm512_set1_epi64((INT64_C(1) << s) >> 1));
+    return _mm512_cvtepi64_epi32(_mm512_sra_epi64(sum, _mm_cvtsi32_si128(s)));
+}
+/* The product for widths that need 64 bits, rounded by 2^s, 0 < s <= 40: its two halves still fit 32,
+ * 2 (2^15 - 1)^2 < 2^31. */
+static inline ppn_lanes ppn_dot_wide_simd(ppn_left a, ppn_right b, int s) {
+    __m512i x = _mm512_madd_epi16(a.low, b.low), y = _mm512_madd_epi16(a.high, b.high);
+    __m256i low = ppn_rnd_wide_simd(_mm512_castsi512_si256(x), _mm512_castsi512_si256(y), s);
+    __m256i high = ppn_rnd_wide_simd(_mm512_extracti64x4_epi64(x, 1), _mm512_extracti64x4_epi64(y, 1), s);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+}
+
 #else
 
 /* The block with k running along its rows. */

@@ -39,7 +39,7 @@ class LocalDevice:
 
     def __init__(self, threads: int = 1, variant: str | None = None) -> None:
         self._threads, self._variant = threads, variant
-        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None  # beside the caller's own
         self._flags = 0
 
     def configure(self, program: Program, directions: int) -> None:
@@ -196,12 +196,10 @@ class LocalDevice:
         """Run ``part(thread, start, stop)`` over all microbatches."""
         edges = [count * k // self._threads for k in range(self._threads + 1)]
         jobs = [(k, edges[k], edges[k + 1]) for k in range(self._threads) if edges[k] < edges[k + 1]]
-        if self._pool is None:
-            flags = [part(*job) for job in jobs]
-        else:
-            flags = list(self._pool.map(lambda job: part(*job), jobs))
-        for flag in flags:
-            self._flags |= flag
+        others = [self._pool.submit(part, *job) for job in jobs[1:]] if self._pool else []
+        self._flags |= part(*jobs[0])
+        for other in others:
+            self._flags |= other.result()
 
 
 def _check(array: NDArray[Any], dtype: type, shape: tuple[int, ...], what: str) -> None:

@@ -1,0 +1,10 @@
+/* encode.h: reals to SMX on the host (spec 2.1). The kernels themselves know no floating point. */
+#ifndef PICOPINN_ENCODE_H
+#define PICOPINN_ENCODE_H
+
+#include <stdint.h>
+
+/* Encode |count| blocks of 16 finite reals, block k to widths[k] bits (4 to 16): 16 mantissas and an exponent each. */
+void picopinn_encode(uint32_t count, const double *reals, const uint8_t *widths, int16_t *mantissas, int8_t *exps);
+
+#endif
