@@ -116,8 +116,12 @@ static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding h
 static inline int ppn_encode_simd(ppn_lanes x, int e, int bits, ppn_rounding how, ppn_lanes *m, int *flags) {
     ppn_lanes size = ppn_abs_simd(x);
     uint32_t all = ppn_fold_simd(size);
-    int s = 32 - __builtin_clz(all | 1) - (bits - 1);
-    if (!all || e + s < -126 || e + s > 127) { /* zero, or near an end of the exponents */
+    if (!all) {
+        *m = x;
+        return PPN_ZERO_EXP;
+    }
+    int s = 32 - __builtin_clz(all) - (bits - 1);
+    if (e + s < -126 || e + s > 127) { /* near an end of the exponents */
         int32_t lanes[16];
         int16_t mantissas[16];
         ppn_put_simd(lanes, x);

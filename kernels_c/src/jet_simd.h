@@ -95,11 +95,9 @@ static inline int ppn_sum2_simd(ppn_lanes x, int ex, ppn_lanes y, int ey, ppn_la
 
 /* ppn_add_bias() */
 static inline ppn_lanes ppn_bias_simd(const uint8_t *bias, uint32_t blocks, uint32_t column, ppn_lanes acc, int *e) {
-    int16_t b[16];
     int f = (int8_t)bias[blocks * 8 + column];
     if (f == PPN_ZERO_EXP) return acc;
-    for (int row = 0; row < 4; row++) memcpy(b + 4 * row, bias + column * 8, 8);
-    ppn_lanes add = ppn_get16_simd(b);
+    ppn_lanes add = ppn_get_row_simd(bias + column * 8);
     int to = ppn_max(*e, f - 14), down = to - *e, up = f - to;
     acc = down > 30 ? ppn_all_simd(0) : ppn_rnd_simd(acc, down);
     add = up >= 0 ? ppn_left_simd(add, up) : -up > 30 ? ppn_all_simd(0) : ppn_rnd_simd(add, -up);

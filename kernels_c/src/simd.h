@@ -34,6 +34,10 @@ static inline void ppn_put_simd(int32_t *p, ppn_lanes x) { _mm512_storeu_si512(p
 static inline ppn_lanes ppn_get16_simd(const int16_t *p) {
     return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+/* four int16, the same in every row of the block */
+static inline ppn_lanes ppn_get_row_simd(const void *p) {
+    return _mm512_broadcast_i32x4(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
+}
 static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(x));
 }
@@ -99,6 +103,11 @@ static inline void ppn_put_simd(int32_t *p, ppn_lanes x) {
 static inline ppn_lanes ppn_get16_simd(const int16_t *p) {
     ppn_lanes out = {_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)),
                      _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
+    return out;
+}
+static inline ppn_lanes ppn_get_row_simd(const void *p) {
+    __m256i row = _mm256_broadcastsi128_si256(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
+    ppn_lanes out = {row, row};
     return out;
 }
 static inline __m256i ppn_narrow_simd(ppn_lanes x) { /* all lanes fit int16 */
