@@ -193,7 +193,7 @@ def _plan(network: Network, mode: Mode) -> list[_Stage]:
 
 def _contract(cores: Sequence[Array]) -> list[Array]:
     """F_k = C_k ... C_d of a half-chain for k = 1..d, each (r_{k-1}, n_k ... n_d) (spec 8); F_1 is the stage matrix."""
-    tails = [cores[-1].reshape(cores[-1].shape[0], -1)]
+    tails: list[Array] = [cores[-1].reshape(cores[-1].shape[0], -1)]
     for core in reversed(cores[:-1]):
         tail = core.reshape(-1, core.shape[2]) @ tails[0]
         tails.insert(0, tail.reshape(core.shape[0], -1))
@@ -297,7 +297,7 @@ class FloatEngine:
     def _record(self, points: Floats, directions: Floats | None) -> _Tape:
         count = len(points)
         streams = self._streams(points, directions)
-        x = streams.reshape(-1, streams.shape[-1])
+        x: Array = streams.reshape(-1, streams.shape[-1])
         inputs: list[Array] = []
         slopes: list[_Slopes | None] = []
         for stage, tails in zip(self._stages, self._tails, strict=True):

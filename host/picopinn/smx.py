@@ -63,7 +63,8 @@ def encode_blocks(values: Floats, bits: ArrayLike) -> tuple[NDArray[np.int16], N
 
 def decode_blocks(mantissas: NDArray[Any], exponents: NDArray[Any]) -> Floats:
     """The exact values of block-scaled integers: (..., n) and (...,) to (..., n) float64."""
-    return mantissas * np.ldexp(1.0, exponents.astype(np.int64))[..., None]
+    values: Floats = mantissas * np.ldexp(1.0, exponents.astype(np.int64))[..., None]
+    return values
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,8 @@ class Poisson2D(Problem):
     description = "lap u = -sin(x1 + x2) on the unit square, Dirichlet"
 
     def residual(self, x: Floats, u: Field) -> NDArray[Any]:
-        return u.laplacian + np.sin(x[:, 0] + x[:, 1])
+        residual: NDArray[Any] = u.laplacian + np.sin(x[:, 0] + x[:, 1])
+        return residual
 
     def solution(self, x: Floats) -> Floats:
         return 0.5 * np.sin(x[:, 0] + x[:, 1])
