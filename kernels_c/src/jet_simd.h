@@ -14,7 +14,7 @@
 
 /* The left operand of a stage: every stream's row. */
 typedef struct {
-    uint32_t inner, streams;
+    uint32_t inner;
     int headroom[2]; /* of stream 0, of the others */
     int16_t exps[PPN_LEFTS];
     ppn_left left[PPN_LEFTS];
