@@ -48,9 +48,13 @@ def ours(options: argparse.Namespace) -> Callable[[], object]:
 
 def stacked_autograd(options: argparse.Namespace) -> Callable[[], object]:
     import numpy as np
-    import torch
 
     from picopinn.problems import get
+
+    try:
+        import torch
+    except ImportError:
+        raise SystemExit("this compares with PyTorch, which is no dependency: pip install torch") from None
 
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)

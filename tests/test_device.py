@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from picopinn import kernels
 from picopinn.device.base import OVERFLOW, STEP, Device, Rows
 from picopinn.device.local import LocalDevice
+from picopinn.errors import UsageError
 from picopinn.network import ACTIVATIONS, CONTRACTIONS, MODES, Mode, Precision
 from picopinn.reference import Reference
 
@@ -235,6 +236,25 @@ def test_configure_forgets_flags(device: type[Device]) -> None:
     body.forward(case.points, case.along)
     body.configure(case.program, case.directions)
     assert body.flags() == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_empty_batch_has_no_values(threads: int) -> None:
+    case, device = Spec().case(), LocalDevice(threads)
+    device.configure(case.program, case.directions)
+    device.load(case.weights)
+    none = Rows(case.points.mantissas[:0], case.points.exponents[:0])
+    assert device.forward(none, case.along).exponents.size == 0
+
+
+@pytest.mark.parametrize("field", ["mantissas", "exponents"])
+def test_points_of_another_shape_are_refused(field: str) -> None:
+    case, device = Spec().case(), LocalDevice()
+    device.configure(case.program, case.directions)
+    device.load(case.weights)
+    short = replace(case.points, **{field: getattr(case.points, field)[:, :, :0]})
+    with pytest.raises(UsageError, match="points"):
+        device.forward(short, case.along)
 
 
 def test_a_zero_network_answers_zero() -> None:

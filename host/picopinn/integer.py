@@ -143,23 +143,25 @@ class IntegerEngine:
     # ---- streams
 
     def forward(self, points: Floats, directions: Floats | None) -> Floats:
-        self._configure(0 if directions is None else len(directions))
+        self._configure(directions)
         rows, along = self._rows(points, directions)
         values = self._device.forward(rows, along, keep=self._trains)
         return _streams_of(values, len(points))
 
-    def _configure(self, directions: int) -> None:
-        if directions <= self._directions:
+    def _configure(self, *directions: Floats | None) -> None:
+        """Have the device ready for the most of these directions."""
+        most = max(0 if along is None else len(along) for along in directions)
+        if most <= self._directions:
             return
-        self._device.configure(self.program, directions)
-        self._directions = directions
+        self._device.configure(self.program, most)
+        self._directions = most
         if self._weights is not None:
             self._device.load(self._weights)
 
     # ---- gradients
 
     def gradient(self, passes: Sequence[Pass], step: int) -> Floats:
-        self._configure(max(0 if p.directions is None else len(p.directions) for p in passes))
+        self._configure(*(p.directions for p in passes))
         jobs = [(*self._rows(p.points, p.directions), self._cotangents(p.cotangents)) for p in passes]
         limit = self._limit(jobs)
         calibrated = self._exponents is not None

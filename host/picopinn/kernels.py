@@ -19,8 +19,21 @@ try:
 except ImportError as error:  # a source tree that was never built
     raise PicopinnError(f"the C kernels are not built ({error}): run `pip install .` in the project") from error
 
-__all__ = ["LANES", "VARIANTS", "Plan", "Product", "activate", "device_bytes", "encode_integers", "encode_reals", "ffi"]
-__all__ += ["kernels", "matmul", "pointer", "variants"]
+__all__ = [
+    "LANES",
+    "VARIANTS",
+    "Plan",
+    "Product",
+    "activate",
+    "device_bytes",
+    "encode_integers",
+    "encode_reals",
+    "ffi",
+    "kernels",
+    "matmul",
+    "pointer",
+    "variants",
+]
 
 VARIANTS = ("portable", "avx2", "avx512")
 LANES = BLOCK * BLOCK

@@ -9,7 +9,7 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path("kernels_c")  # relative to the project's root, where setuptools runs
-VARIANTS = ("portable", "avx2", "avx512", "dispatch")
+SOURCES = ("portable", "avx2", "avx512", "dispatch")
 NATIVE = Path("host/native")  # the host's own C: what the kernels must not know
 
 
@@ -31,7 +31,7 @@ ffi.cdef(_declarations(NATIVE / "encode.h"))
 ffi.set_source(
     "picopinn._kernels",
     '#include "ppn/ppn.h"\n#include "encode.h"\n#include "host.h"\n',
-    sources=[*(str(ROOT / "ffi" / f"{name}.c") for name in VARIANTS), str(NATIVE / "encode.c")],
+    sources=[*(str(ROOT / "ffi" / f"{name}.c") for name in SOURCES), str(NATIVE / "encode.c")],
     depends=[str(path) for path in sorted([*ROOT.rglob("*.[ch]"), *NATIVE.glob("*.[ch]")])],
     include_dirs=[str(ROOT / "include"), str(ROOT / "ffi"), str(NATIVE)],
     libraries=[] if os.name == "nt" else ["m"],

@@ -15,9 +15,6 @@ static void ppn_bias_gradient(ppn_run c, uint32_t blocks, ppn_accumulator *a, in
     }
 }
 
-/* Does a stream see the bias? */
-static int ppn_biased(const ppn_network *net, uint32_t stream) { return stream == 0 || net->mode == PPN_NAIVE; }
-
 static void ppn_stage_gradient(ppn_return *b, uint32_t i) {
     const ppn_pass *p = &b->pass;
     const ppn_stage *s = &p->net->stages[i];
@@ -28,7 +25,7 @@ static void ppn_stage_gradient(ppn_return *b, uint32_t i) {
     int32_t *bias_sums = (int32_t *)(void *)(b->gradients + place->bias_sum);
     int limit = b->gradients[0];
     for (uint32_t r = 0; s->closes && r < p->streams; r++)
-        if (ppn_biased(p->net, r))
+        if (ppn_is_value(p->net, r))
             ppn_bias_gradient(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, limit, bias_sums);
 #if PPN_SIMD
     if (ppn_outer_streams(b, i, a, limit, sums)) return;
@@ -60,7 +57,7 @@ static void ppn_put_cotangent(ppn_transpose *t, uint32_t stream, const int32_t *
     int16_t m[16];
     how.index = t->column * 16;
     e = ppn_encode16(x, e, t->b->pass.net->bits_gradients, how, m, &t->b->pass.flags);
-    ppn_store(ppn_cotangent_at(t->b->rows[1], blocks, stream), blocks, 1, t->column, m, e);
+    ppn_store(ppn_row16_at(t->b->rows[1], blocks, stream), blocks, 1, t->column, m, e);
 }
 
 /* The linearization of a further stream. */
@@ -131,7 +128,7 @@ static void ppn_return_column(ppn_transpose *t) {
     ppn_return *b = t->b;
     int mode = b->pass.net->mode;
     for (uint32_t r = 0; r < b->pass.streams; r++)
-        b->column[r] = ppn_get_block(ppn_argument_row(b->rows[1], t->slopes.blocks, r), t->column);
+        b->column[r] = ppn_get_block(ppn_row16(b->rows[1], t->slopes.blocks, r), t->column);
     if (mode == PPN_NAIVE) {
         ppn_return_naive(t);
         return;
@@ -160,7 +157,7 @@ static void ppn_input_cotangent(ppn_return *b, uint32_t i) {
     for (uint32_t r = 0; r < b->pass.streams; r++) {
         ppn_rounding how = activates ? PPN_NEAREST : ppn_stream_rounding(b, r);
         int bits = activates ? 16 : net->bits_gradients;
-        ppn_sink sink = {ppn_cotangent_at(b->rows[1], blocks, r), bits, 1, how, NULL, NULL, NULL};
+        ppn_sink sink = {ppn_row16_at(b->rows[1], blocks, r), bits, 1, how, NULL, NULL, NULL};
         ppn_row_times(&b->pass, s, ppn_cotangent_row(b, i, r), matrix, !s->expand, sink);
     }
     if (!activates) return;

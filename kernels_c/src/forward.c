@@ -50,11 +50,11 @@ static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t c
 static void ppn_forward_column(ppn_layer_out *o, uint8_t *rows, uint32_t column) {
     const ppn_network *net = o->pass->net;
     ppn_curve c;
-    ppn_block z = ppn_get_block(ppn_argument_row(rows, o->blocks, 0), column);
+    ppn_block z = ppn_get_block(ppn_row16(rows, o->blocks, 0), column);
     ppn_curve_at(net->activation, &z, &c);
     ppn_put_value(o, 0, column, &c);
     for (uint32_t stream = 1; stream < o->pass->streams; stream++) {
-        ppn_run row = ppn_argument_row(rows, o->blocks, stream);
+        ppn_run row = ppn_row16(rows, o->blocks, stream);
         if (net->mode == PPN_NAIVE) {
             z = ppn_get_block(row, column);
             ppn_curve_at(net->activation, &z, &c);
@@ -62,7 +62,7 @@ static void ppn_forward_column(ppn_layer_out *o, uint8_t *rows, uint32_t column)
         } else if (net->mode == PPN_DIFFERENCE) {
             ppn_forward_difference(o, stream, column, ppn_get_block(row, column), &c);
         } else if (stream % 2) {
-            ppn_run even = ppn_argument_row(rows, o->blocks, stream + 1);
+            ppn_run even = ppn_row16(rows, o->blocks, stream + 1);
             ppn_forward_pair(o, stream, column, ppn_get_block(row, column), ppn_get_block(even, column), &c);
         }
     }
@@ -85,13 +85,13 @@ static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t
 #endif
     for (uint32_t stream = 0; stream < p->streams; stream++) {
         ppn_sink sink = {NULL, 16, 1, PPN_NEAREST, NULL, NULL, NULL};
-        if (s->closes && (stream == 0 || net->mode == PPN_NAIVE)) sink.bias = p->weights + net->places[i].bias;
+        if (s->closes && ppn_is_value(net, stream)) sink.bias = p->weights + net->places[i].bias;
         if (last) {
             uint32_t to = (p->at * p->streams + stream) * blocks;
             sink.values = out + to * 16;
             sink.exps = out_exps + to;
         } else if (activates) {
-            sink.at = scratch + stream * ppn_padded(ppn_run_bytes(blocks, 16));
+            sink.at = ppn_row16_at(scratch, blocks, stream);
         } else {
             sink.at = p->tape + net->places[i + 1].input + ppn_row_at(net, blocks, stream);
             sink.bits = ppn_row_bits(net, stream);

@@ -265,13 +265,13 @@ typedef struct {
 } ppn_return_out;
 
 static inline void ppn_put_cotangents(ppn_return_out *o, uint32_t column, const ppn_phase *p) {
-    uint32_t blocks = o->slopes.blocks, row = ppn_padded(ppn_run_bytes(blocks, 16));
+    uint32_t blocks = o->slopes.blocks;
     int bits = o->b->pass.net->bits_gradients;
     for (uint32_t r = 0; r < o->b->pass.streams; r++) {
         ppn_rounding how = {o->keys[r], column * 16, 1};
         ppn_lanes m;
         int e = ppn_encode_simd(p->x[r], p->e[r], bits, how, &m, &o->b->pass.flags);
-        ppn_store_simd(o->b->rows[1] + r * row, blocks, 1, column, m, e);
+        ppn_store_simd(ppn_row16_at(o->b->rows[1], blocks, r), blocks, 1, column, m, e);
     }
 }
 static inline ppn_smx ppn_change_simd(const ppn_return_out *o, uint32_t column, uint32_t stream) {

@@ -17,6 +17,11 @@ static inline uint32_t ppn_matrix_blocks(const ppn_stage *s) { return ppn_blocks
 static inline uint32_t ppn_stage_in(const ppn_stage *s) { return s->expand ? s->rows : s->cols; }
 static inline uint32_t ppn_stage_out(const ppn_stage *s) { return s->expand ? s->cols : s->rows; }
 
+/* Is a stream a value of the network, which sees biases, and not a part of a difference? */
+static inline int ppn_is_value(const ppn_network *net, uint32_t stream) {
+    return stream == 0 || net->mode == PPN_NAIVE;
+}
+
 static inline int ppn_row_bits(const ppn_network *net, uint32_t stream) {
     return stream == 0 && net->mode != PPN_NAIVE ? net->bits_base : net->bits_activations;
 }
@@ -66,7 +71,7 @@ static inline ppn_run ppn_input_row(const ppn_network *net, const ppn_batch *b, 
     uint32_t blocks = net->places[0].in_blocks, row;
     ppn_run run = {NULL, NULL, 1, 1, 0, b->bits_inputs};
     int pairs = net->mode == PPN_JET || net->mode == PPN_ODD_EVEN;
-    if (stream == 0 || net->mode == PPN_NAIVE) {
+    if (ppn_is_value(net, stream)) {
         row = net->mode == PPN_NAIVE ? at * ppn_streams(b->directions) + stream : at;
         run.mantissas = b->points;
         run.exps = b->point_exps;
@@ -146,13 +151,15 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
     }
 }
 
-/* Pre-activation rows, SMX(16), one a stream, in the scratch. */
-static inline ppn_run ppn_argument_row(uint8_t *scratch, uint32_t blocks, uint32_t stream) {
-    return ppn_stored(scratch + stream * ppn_padded(ppn_run_bytes(blocks, 16)), blocks, 16);
+/* A stream's row among 16-bit rows of |blocks| blocks in the scratch: pre-activations forward, cotangents backward. */
+static inline uint8_t *ppn_row16_at(uint8_t *rows, uint32_t blocks, uint32_t stream) {
+    return rows + stream * ppn_padded(ppn_run_bytes(blocks, 16));
+}
+static inline ppn_run ppn_row16(uint8_t *rows, uint32_t blocks, uint32_t stream) {
+    return ppn_stored(ppn_row16_at(rows, blocks, stream), blocks, 16);
 }
 
-/* The linearization of a layer, as its closing stage keeps it: p1 of stream 0 (naive: of all), changes of the others.
- */
+/* What a closing stage keeps of its layer: p1 of stream 0 (naive: of all), changes of the others. */
 typedef struct {
     uint8_t *p1, *changes;
     uint32_t blocks, rows;
@@ -192,16 +199,12 @@ typedef struct {
     uint32_t key; /* of the stage and microbatch */
 } ppn_return;
 
-/* A stream's row among cotangent rows. */
-static inline uint8_t *ppn_cotangent_at(uint8_t *rows, uint32_t blocks, uint32_t stream) {
-    return rows + stream * ppn_padded(ppn_run_bytes(blocks, 16));
-}
 static inline ppn_run ppn_cotangent_row(const ppn_return *b, uint32_t i, uint32_t stream) {
     const ppn_network *net = b->pass.net;
     uint32_t blocks = net->places[i].out_blocks, row = b->pass.at * b->pass.streams + stream;
     ppn_run run = {b->given, b->given_exps, 1, 1, 0, net->bits_gradients};
     if (i + 1 == net->stage_count) return ppn_run_at(run, (int)(row * blocks));
-    run = ppn_stored(ppn_cotangent_at(b->rows[0], blocks, stream), blocks, 16);
+    run = ppn_row16(b->rows[0], blocks, stream);
     run.bits = net->bits_gradients;
     return run;
 }

@@ -52,8 +52,17 @@ static inline int64_t ppn_rnd_wide(int64_t x, int s) { return s > 40 ? 0 : (x + 
 
 /* Largest exponent sum over the run, UNUSED_TERM if every pair has a zero block. */
 static inline int ppn_run_top(const ppn_run *a, const ppn_run *b, int n) {
-    int top = UNUSED_TERM;
-    for (int k = 0; k < n; k++) top = ppn_max(top, ppn_pair_exp(a->exps[k * a->step], b->exps[k * b->step]));
+    int16_t top = UNUSED_TERM;
+    if (a->step == 1 && b->step == 1) /* apart, so that a compiler can use vector registers */
+        for (int k = 0; k < n; k++) {
+            int16_t e = (int16_t)ppn_pair_exp(a->exps[k], b->exps[k]);
+            top = e > top ? e : top;
+        }
+    else
+        for (int k = 0; k < n; k++) {
+            int16_t e = (int16_t)ppn_pair_exp(a->exps[k * a->step], b->exps[k * b->step]);
+            top = e > top ? e : top;
+        }
     return top;
 }
 
@@ -120,8 +129,7 @@ typedef struct {
     ppn_run run;
     int n, headroom;
 #if PPN_SIMD
-    int spread; /* its blocks lie in |left|, their exponents in |exps| with -4096 for a zero block */
-    int16_t exps[PPN_SPREAD];
+    int spread; /* its blocks lie in |left| */
     ppn_left left[PPN_SPREAD];
 #endif
 } ppn_ready;
@@ -134,49 +142,27 @@ static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, int bits) {
     r->spread = run.exps && n <= PPN_SPREAD && run.bits + bits <= 30;
     if (!r->spread) return;
     ppn_operand from = {run.mantissas, run.wide, run.turned};
-    for (int k = 0; k < n; k++) {
-        int e = run.exps[k * run.step];
-        r->exps[k] = (int16_t)(e == PPN_ZERO_EXP ? -4096 : e);
-        r->left[k] = ppn_spread_simd(&from, k * run.step);
-    }
+    for (int k = 0; k < n; k++) r->left[k] = ppn_spread_simd(&from, k * run.step);
 #endif
 }
-
-#if PPN_SIMD
-/* ppn_run_top() */
-static inline int ppn_ready_top(const ppn_ready *r, const int8_t *exps, int step) {
-    int16_t top = -2048;
-    if (step == 1) {
-        for (int k = 0; k < r->n; k++) {
-            int16_t e = (int16_t)(exps[k] == PPN_ZERO_EXP ? -4096 : r->exps[k] + exps[k]);
-            top = e > top ? e : top;
-        }
-    } else {
-        for (int k = 0; k < r->n; k++) {
-            int16_t e = (int16_t)(exps[k * step] == PPN_ZERO_EXP ? -4096 : r->exps[k] + exps[k * step]);
-            top = e > top ? e : top;
-        }
-    }
-    return top;
-}
-#endif
 
 /* ppn_run_product() of a ready run. */
-static int ppn_ready_product(const ppn_ready *r, const ppn_run *b, int32_t *out) {
+static inline int ppn_ready_product(const ppn_ready *r, const ppn_run *b, int32_t *out) {
 #if PPN_SIMD
     if (r->spread) {
+        const ppn_run *a = &r->run;
         ppn_operand right = {b->mantissas, b->wide, b->turned};
-        int top = ppn_ready_top(r, b->exps, b->step);
+        int top = ppn_run_top(a, b, r->n);
         ppn_lanes acc = ppn_all_simd(0);
         for (int k = 0; k < r->n; k++) {
-            /* beyond 30 for a zero block on the left; one on the right adds zeros at any shift */
-            unsigned shift = (unsigned)(top - r->exps[k] - b->exps[k * b->step] + r->headroom);
+            /* a zero block adds zeros at any shift; one out of range, either way, belongs to it or vanishes */
+            unsigned shift = (unsigned)(top - a->exps[k * a->step] - b->exps[k * b->step] + r->headroom);
             if (shift > 30) continue;
-            acc = ppn_add_simd(acc,
-                               ppn_rnd_simd(ppn_dot_simd(r->left[k], ppn_right_simd(&right, k * b->step)), (int)shift));
+            ppn_lanes x = ppn_dot_simd(r->left[k], ppn_right_simd(&right, k * b->step));
+            acc = ppn_add_simd(acc, ppn_rnd_simd(x, (int)shift));
         }
         ppn_put_simd(out, acc);
-        return top == -2048 ? PPN_EMPTY_EXP : top + r->headroom;
+        return top == UNUSED_TERM ? PPN_EMPTY_EXP : top + r->headroom;
     }
 #endif
     return ppn_run_product(&r->run, b, r->n, r->headroom, out);

@@ -19,28 +19,13 @@ typedef struct {
     ppn_lanes sums[PPN_ROWS][PPN_COLS];
 } ppn_tile;
 
-/* ppn_run_top() of a row, whose blocks follow each other, and a column */
-static inline int ppn_tile_top(const ppn_run *row, const ppn_run *col, int inner) {
-    int16_t top = UNUSED_TERM;
-    if (col->step != 1) return ppn_run_top(row, col, inner);
-    for (int k = 0; k < inner; k++) {
-        int zero = row->exps[k] == PPN_ZERO_EXP || col->exps[k] == PPN_ZERO_EXP;
-        int16_t e = (int16_t)(zero ? UNUSED_TERM : row->exps[k] + col->exps[k]);
-        top = e > top ? e : top;
-    }
-    return top;
-}
-
 static inline void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int inner) {
     ppn_lanes acc[PPN_ROWS][PPN_COLS];
-    int wide_row[PPN_ROWS];
-    for (uint32_t r = 0; r < rows; r++) {
-        wide_row[r] = t->rows[r].wide;
+    for (uint32_t r = 0; r < rows; r++)
         for (uint32_t c = 0; c < cols; c++) {
-            t->top[r][c] = ppn_tile_top(&t->rows[r], &t->cols[c], inner);
+            t->top[r][c] = ppn_run_top(&t->rows[r], &t->cols[c], inner);
             acc[r][c] = ppn_all_simd(0);
         }
-    }
     for (int k = 0; k < inner; k++) {
         ppn_right right[PPN_COLS];
         int e[PPN_COLS];
@@ -50,7 +35,7 @@ static inline void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int i
             e[c] = t->cols[c].exps[k * t->cols[c].step];
         }
         for (uint32_t r = 0; r < rows; r++) {
-            ppn_operand from = {t->rows[r].mantissas, wide_row[r], 0};
+            ppn_operand from = {t->rows[r].mantissas, t->rows[r].wide, 0};
             ppn_left left = ppn_spread_simd(&from, k);
             int at = t->headroom[r] - t->rows[r].exps[k];
             for (uint32_t c = 0; c < cols; c++) {
@@ -151,7 +136,7 @@ static inline int ppn_forward_rows(ppn_pass *p, uint32_t i, ppn_run matrix) {
 static ppn_run ppn_return_row(const void *of, uint32_t i, uint32_t stream) { return ppn_cotangent_row(of, i, stream); }
 static ppn_sink ppn_return_sink(const void *of, uint32_t i, uint32_t stream) {
     const ppn_return *b = of;
-    uint8_t *at = ppn_cotangent_at(b->rows[1], b->pass.net->places[i].in_blocks, stream);
+    uint8_t *at = ppn_row16_at(b->rows[1], b->pass.net->places[i].in_blocks, stream);
     ppn_sink sink = {at, b->pass.net->bits_gradients, 1, ppn_stream_rounding(b, stream), NULL, NULL, NULL};
     return sink;
 }
@@ -184,9 +169,9 @@ static inline void ppn_outer_chunk(ppn_accumulator *a, int limit, const ppn_run 
                     continue;
                 }
                 ppn_operand with = {right[r].mantissas, right[r].wide, 1};
+                /* the sign of the shift changes from block to block: no branch */
                 ppn_lanes t = ppn_left_simd(ppn_dot_simd(x[r], ppn_right_simd(&with, n)), ppn_max(-down, 0));
-                t = ppn_rnd_simd(t,
-                                 ppn_max(down, 0)); /* the sign of the shift changes from block to block: no branch */
+                t = ppn_rnd_simd(t, ppn_max(down, 0));
                 peak = ppn_or_simd(peak, ppn_abs_simd(t));
                 acc = ppn_add_simd(acc, ppn_clip_simd(t, 1 << limit));
             }

@@ -55,8 +55,7 @@ class LocalDevice:
 
     def load(self, weights: Rows) -> None:
         blocks = self._plan.sizes.parameter_blocks
-        _check(weights.mantissas, np.int16, (blocks, LANES), "weights")
-        _check(weights.exponents, np.int8, (blocks,), "weights' exponents")
+        _check_rows(weights, (blocks,), "weights")
         self._spare += [kept.tapes for kept in self._kept]
         self._kept.clear()
         self._flags |= self._plan.kernels.load(
@@ -97,7 +96,7 @@ class LocalDevice:
     def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
         streams = self._streams(points, directions)
         out_blocks = self._plan.sizes.out_blocks
-        _check(cotangents.mantissas, np.int16, (len(points.exponents), streams, out_blocks, LANES), "cotangents")
+        _check_rows(cotangents, (len(points.exponents), streams, out_blocks), "cotangents")
         tapes = self._tapes_of(points, directions)
         rows = self._direction_rows(directions)
 
@@ -153,9 +152,9 @@ class LocalDevice:
         streams = rows if naive else 1 if directions is None else 1 + 2 * len(directions.exponents)
         if streams > 1 + 2 * self._directions or streams % 2 == 0:
             raise UsageError(f"{streams} streams do not fit a device configured for {self._directions} directions")
-        _check(points.mantissas, np.int16, (count, streams if naive else 1, blocks, LANES), "points")
+        _check_rows(points, (count, streams if naive else 1, blocks), "points")
         if directions is not None and not naive:
-            _check(directions.mantissas, np.int16, (len(directions.exponents), blocks, LANES), "directions")
+            _check_rows(directions, (len(directions.exponents), blocks), "directions")
         return streams
 
     def _direction_rows(self, directions: Rows | None) -> Rows | None:
@@ -197,7 +196,8 @@ class LocalDevice:
         edges = [count * k // self._threads for k in range(self._threads + 1)]
         jobs = [(k, edges[k], edges[k + 1]) for k in range(self._threads) if edges[k] < edges[k + 1]]
         others = [self._pool.submit(part, *job) for job in jobs[1:]] if self._pool else []
-        self._flags |= part(*jobs[0])
+        for job in jobs[:1]:  # none for an empty batch
+            self._flags |= part(*job)
         for other in others:
             self._flags |= other.result()
 
@@ -206,6 +206,12 @@ def _check(array: NDArray[Any], dtype: type, shape: tuple[int, ...], what: str) 
     """The kernels read memory as it stands: refuse any that is not of the type and shape they expect."""
     if array.dtype != dtype or array.shape != shape or not array.flags.c_contiguous:
         raise UsageError(f"{what} must be {np.dtype(dtype)} {shape} in C order, got {array.dtype} {array.shape}")
+
+
+def _check_rows(rows: Rows, shape: tuple[int, ...], what: str) -> None:
+    """Both arrays of so many blocks."""
+    _check(rows.mantissas, np.int16, (*shape, LANES), what)
+    _check(rows.exponents, np.int8, shape, f"exponents of {what}")
 
 
 class _Batch:
