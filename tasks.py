@@ -38,8 +38,8 @@ def setup(c: Context) -> None:
     if missing:
         _install(c, missing)
     with _one_line():
-        print(f"MicroPython for this computer: {toolchain.unix_port()}", flush=True)
-        print(f"MicroPython for the RP2040: {toolchain.board_firmware('rp2040')}", flush=True)
+        print(f"MicroPython for this computer: {toolchain.unix_port(build=True)}", flush=True)
+        print(f"MicroPython for the RP2040: {toolchain.board_firmware('rp2040', build=True)}", flush=True)
 
 
 def _install(c: Context, packages: list[str]) -> None:

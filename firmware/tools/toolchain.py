@@ -6,6 +6,7 @@ or from a checkout of MicroPython (with submodules) that the environment variabl
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import os
@@ -78,29 +79,32 @@ def missing_packages() -> list[str]:
     return [*missing, LIBRARY] if TOOLS["arm-none-eabi-gcc"] in missing else missing
 
 
-def sources() -> Sources:
-    """MicroPython's sources, fetched at the first call."""
+def sources(build: bool = False) -> Sources:
+    """MicroPython's sources; ``build`` fetches them if they are not in the cache.
+
+    Raises:
+        ToolchainError: they are not there and not to be fetched, or cannot be.
+    """
     checkout = os.environ.get("PICOPINN_MICROPYTHON")
     if checkout:
         return _checkout_sources(Path(checkout).absolute())
-    folder = _cached("sources", _key(_fetch, *SOURCES, *PACKAGES, SUITE), _fetch)
+    folder = _cached("sources", _key(_fetch, *SOURCES, *PACKAGES, SUITE), _fetch if build else None)
     return Sources(folder / "micropython", folder / "pico-sdk")
 
 
-def board_firmware(chip: str) -> Path:
-    """MicroPython for ``rp2040`` or ``rp2350``: the contents of flash, ``firmware.bin``; built at the first call."""
-    parts = sources()
+def board_firmware(chip: str, build: bool = False) -> Path:
+    """MicroPython for a chip of ``RP2_BOARDS``, the contents of flash from its start; ``build`` as for ``sources``."""
+    parts = sources(build)
     key = _key(_build_board, str(parts.micropython), MANIFEST, _output(["arm-none-eabi-gcc", "-dumpfullversion"]))
-    folder = _cached(chip, key, lambda place: _build_board(parts, RP2_BOARDS[chip], place))
-    return folder / "firmware.bin"
+    make = functools.partial(_build_board, parts, RP2_BOARDS[chip])
+    return _cached(chip, key, make if build else None) / "firmware.bin"
 
 
-def unix_port() -> Path:
-    """MicroPython for this computer, ``micropython``; built at the first call."""
-    parts = sources()
+def unix_port(build: bool = False) -> Path:
+    """The program ``micropython`` for this computer; ``build`` as for ``sources``."""
+    parts = sources(build)
     key = _key(_build_unix, str(parts.micropython), *UNIX_OPTIONS, _output(["gcc", "-dumpfullversion"]))
-    folder = _cached("unix", key, lambda place: _build_unix(parts, place))
-    return folder / "micropython"
+    return _cached("unix", key, functools.partial(_build_unix, parts) if build else None) / "micropython"
 
 
 # -- the cache --------------------------------------------------------------------------------------------------------
@@ -112,11 +116,13 @@ def _key(make: Callable[..., None], *more: str) -> str:
     return f"{VERSION}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
 
 
-def _cached(name: str, key: str, make: Callable[[Path], None]) -> Path:
+def _cached(name: str, key: str, make: Callable[[Path], None] | None) -> Path:
     """The folder that ``make`` fills: built aside under a lock and renamed when whole, so what exists is complete."""
     folder = cache_folder() / f"{name}-{key}"
     if folder.is_dir():
         return folder
+    if make is None:
+        raise ToolchainError(f"MicroPython's {name} is not built yet ({folder} is missing): run `invoke setup`")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.parent / f"{name}.lock"):
         if folder.is_dir():
