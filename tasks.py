@@ -7,10 +7,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from invoke.context import Context
+from invoke.exceptions import Exit
 from invoke.tasks import task
+
+from firmware.tools import toolchain
 
 ROOT = Path(__file__).parent
 KERNELS = ROOT / "kernels_c"
@@ -29,16 +33,30 @@ def _run(c: Context, command: str) -> None:
 
 @task
 def setup(c: Context) -> None:
-    """Install what tests need besides Python packages: a compiler for Cortex-M."""
-    if shutil.which("arm-none-eabi-gcc"):
-        return
+    """Put the toolchain in place: compilers and an emulator from Debian, MicroPython built from source and cached."""
+    missing = toolchain.missing_packages()
+    if missing:
+        _install(c, missing)
+    with _one_line():
+        print(f"MicroPython for this computer: {toolchain.unix_port(build=True)}", flush=True)
+        print(f"MicroPython for the RP2040: {toolchain.board_firmware('rp2040', build=True)}", flush=True)
+
+
+def _install(c: Context, packages: list[str]) -> None:
     sudo = "" if hasattr(os, "geteuid") and os.geteuid() == 0 else "sudo -n "
-    install = "apt-get install -y -q --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi"
+    install = f"apt-get install -y -q --no-install-recommends {' '.join(packages)}"
     may = shutil.which("apt-get") and (not sudo or c.run("sudo -n true", hide=True, warn=True).ok)
     if not (may and c.run(f"{sudo}apt-get update -q && {sudo}{install}", echo=True, warn=True).ok):
-        print(
-            "arm-none-eabi-gcc is missing: install gcc-arm-none-eabi and its newlib; zig builds for Cortex-M until then"
-        )
+        raise Exit(f"please install {' '.join(packages)} (names of Debian's packages), then run `invoke setup` again")
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Errors that name their cause and what to do need no traceback."""
+    try:
+        yield
+    except toolchain.ToolchainError as error:
+        raise Exit(str(error)) from None
 
 
 @task

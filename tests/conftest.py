@@ -7,8 +7,13 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 import pytest
+
+from firmware.tools import toolchain
+from picopinn import uf2
 
 Need = Callable[[str, str], list[str]]
 
@@ -29,9 +34,35 @@ def need() -> Need:
         found = _find(tool)
         if found:
             return found
-        reason = f"{tool} is not here; to have it: {fix}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        _lacks(f"{tool} is not here; to have it: {fix}")
 
     return command
+
+
+@pytest.fixture(scope="session")
+def micropython() -> Path:
+    """MicroPython's unix port."""
+    return _built(toolchain.unix_port)
+
+
+@pytest.fixture(scope="session")
+def bare_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A UF2 image of MicroPython for the RP2040 with an empty file system."""
+    firmware = _built(lambda: toolchain.board_firmware("rp2040"))
+    image = tmp_path_factory.mktemp("image") / "bare.uf2"
+    image.write_bytes(uf2.encode({0x10000000: firmware.read_bytes()}, uf2.FAMILIES["rp2040"]))
+    return image
+
+
+def _built(find: Callable[[], Path]) -> Path:
+    try:
+        return find()
+    except toolchain.ToolchainError as error:
+        _lacks(str(error))
+
+
+def _lacks(reason: str) -> NoReturn:
+    """In CI everything is there, or the run fails; elsewhere a person may do without."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
