@@ -152,8 +152,8 @@ class Case:
         device.backward(self.points, self.along, self.cotangents, self.first)
         gradients = device.gradients()
         return {
-            "gradients": gradients.values,
-            "gradient exponents": gradients.exponents,
+            "gradients": gradients.values.mantissas,
+            "gradient exponents": gradients.values.exponents,
             "peaks": gradients.peaks,
             "flags": np.array([device.flags()], np.int32),
         }

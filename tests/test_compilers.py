@@ -250,7 +250,7 @@ def _assert_plans(program: Path, file: Path, descriptions: list[list[list[int]]]
         if status == 0:
             blocks, accumulators, gradients, tape = _least(words)
             assert (sizes[0], sizes[1]) == (blocks, accumulators), words
-            assert sizes[4] >= gradients and sizes[5] >= tape, words
+            assert sizes[3] >= gradients and sizes[4] >= tape, words
     return Counter(int(line.split()[0]) for line in lines)
 
 

@@ -180,4 +180,4 @@ def test_kernels_use_every_counter(counter: str) -> None:
     changed = replace(case, **{counter: getattr(case, counter) ^ 1})
     found = differing(case.run(device), changed.run(device))
     assert "gradients" in found
-    assert set(found) <= {"gradients", "peaks"}
+    assert set(found) <= {"gradients", "gradient exponents", "peaks"}

@@ -38,15 +38,12 @@ class Layout:
         lanes = np.flatnonzero(sent >= 0)
         self.place[sent[lanes]] = lanes
         self.widths = np.concatenate([np.full(t.blocks, t.bits, np.uint8) for t in program.tensors])
-        self.tensor = np.repeat(np.arange(len(program.tensors)), [t.size for t in program.tensors])
 
     def encode(self, master: Floats) -> Rows:
         return Rows(*encode_reals(np.append(master, 0.0)[self.source], self.widths))
 
     def decode(self, gradients: Gradients) -> Floats:
-        units: Floats = np.ldexp(1.0, gradients.exponents.astype(np.int64))
-        values: Floats = gradients.values[self.place] * units[self.tensor]
-        return values
+        return decode_blocks(gradients.values.mantissas, gradients.values.exponents).ravel()[self.place]
 
 
 class IntegerEngine:

@@ -220,9 +220,9 @@ def fixed_times(p: Ints, x: Scaled, fraction: int = 14) -> Term:
     return Term(p * x.m, x.e - fraction, x.nonzero)
 
 
-def block_times(x: Scaled, y: Scaled) -> Term:
-    """The product of two blocks, element by element."""
-    return Term(x.m * y.m, x.e + y.e, x.nonzero & y.nonzero)
+def kept_times(x: Scaled, y: Scaled) -> Term:
+    """A kept block (spec 5) times a block, element by element."""
+    return Term(x.m * y.m, x.e + y.e, np.not_equal(x.e, EMPTY) & y.nonzero)
 
 
 def aligned_sum(*terms: Term) -> Scaled:
@@ -234,6 +234,11 @@ def aligned_sum(*terms: Term) -> Scaled:
     for term, e in zip(terms, exponents, strict=True):
         total = total + np.where(term.present[..., None], rnd_up(term.x, (top - e + h)[..., None]), 0)
     return Scaled(total, np.where(top == ABSENT, EMPTY, top + h))
+
+
+def keep(x: Scaled) -> Scaled:
+    """An aligned sum at 16 bits, at its own exponent; of one without terms nothing is left (spec 5)."""
+    return Scaled(rnd_up(x.m, 15), np.where(x.e == EMPTY, EMPTY, x.e + 15))
 
 
 def fix(x: Scaled, fraction: int, limit: int) -> Ints:
@@ -369,7 +374,7 @@ class Linearization:
 
     Attributes:
         p1: slope of stream 0 (n, 1, B, 16); naive: of every stream (n, S, B, 16).
-        odd, even: D and N of each direction (n, K, B), or P of the plus and minus streams; None for naive.
+        odd, even: kept D and N of each direction (n, K, B), or P of the plus and minus streams; None for naive.
     """
 
     p1: Ints
@@ -407,7 +412,7 @@ def tanh_delta(phi: Phi, d: Scaled) -> tuple[Scaled, Scaled]:
     den = np.maximum(1, (1 << 14) + rnd_up(phi.h * q, 15))
     delta = Scaled(clip(trunc(rnd_up(phi.p1 * moved, 14) << 14, den), 32767), d.e)
     half = rnd_up(fix(delta, 15, 65535), 1)
-    return delta, Scaled(-delta.m * clip(phi.h + half, 32767), d.e - 14)
+    return delta, aligned_sum(fixed_times(-clip(phi.h + half, 32767), delta))
 
 
 def sine_delta(phi: Phi, d: Scaled) -> tuple[Scaled, Scaled]:
@@ -465,7 +470,8 @@ def _odd_tanh(t: Ints, a: Scaled) -> Ints:
 def odd_even_sine(sticky: Sticky, phi: Phi, odd: Scaled, even: Scaled) -> Moved:
     """Odd and even parts through sin (spec 5, odd-even, sine)."""
     a, s = sticky.limit_step(odd), sticky.limit_step(even)
-    v, p = (sticky.encode(x, WIDE) for x in sine_delta(phi, s))
+    delta, slope = sine_delta(phi, s)
+    v, p = sticky.encode(delta, WIDE), keep(slope)
     t = clip(phi.h + fix(v, 15, 65535), 32767)
     gt = clip(phi.p1 + fix(p, 14, 32767), 16384)
     tt = rnd_up(t, 1)
@@ -475,7 +481,7 @@ def odd_even_sine(sticky: Sticky, phi: Phi, odd: Scaled, even: Scaled) -> Moved:
         odd=aligned_sum(fixed_times(gt, sin_a)),
         even=aligned_sum(Term(v.m << 14, v.e - 14, v.nonzero), Term(-tt * cos_a, 2 * a.e, a.nonzero)),
         d=aligned_sum(fixed_times(-tt, sin_a)),
-        n=aligned_sum(Term(p.m << 14, p.e - 14, p.nonzero), Term(-gt * cos_a, 2 * a.e, a.nonzero)),
+        n=aligned_sum(Term(p.m << 14, p.e - 14, s.nonzero), Term(-gt * cos_a, 2 * a.e, a.nonzero)),
     )
 
 
@@ -497,7 +503,7 @@ def activate(mode: Mode, activation: Activation, sticky: Sticky, acc: Scaled) ->
     if mode == "naive":
         return base, Linearization(phi.p1)
     moved = RULES[mode, activation](sticky, phi, *_directions(pre))
-    kept = Linearization(phi.p1, sticky.encode(moved.d, WIDE), sticky.encode(moved.n, WIDE))
+    kept = Linearization(phi.p1, keep(moved.d), keep(moved.n))
     return _join(base, moved.odd, moved.even), kept
 
 
@@ -528,9 +534,9 @@ def transpose_activation(mode: Mode, kept: Linearization, cotangents: Scaled) ->
     slope_odd, slope_even = _slopes(mode, kept)
     odd_terms, even_terms = [fixed_times(slope_odd, odd)], [fixed_times(slope_even, even)]
     if mode != "difference":
-        odd_terms.append(block_times(kept.odd, even))
+        odd_terms.append(kept_times(kept.odd, even))
     if mode == "odd-even":
-        even_terms.append(block_times(kept.odd, odd))
+        even_terms.append(kept_times(kept.odd, odd))
     base_terms = _base_terms(kept.odd, kept.even, odd, even)
     new_base = aligned_sum(fixed_times(kept.p1, base), *base_terms)
     return _join(new_base, aligned_sum(*odd_terms), aligned_sum(*even_terms))
@@ -550,7 +556,7 @@ def _base_terms(d: Scaled, n: Scaled, odd: Scaled, even: Scaled) -> list[Term]:
     terms = []
     for k in range(odd.e.shape[1]):
         one = (slice(None), slice(k, k + 1))
-        terms += [block_times(d.at(*one), odd.at(*one)), block_times(n.at(*one), even.at(*one))]
+        terms += [kept_times(d.at(*one), odd.at(*one)), kept_times(n.at(*one), even.at(*one))]
     return terms
 
 
@@ -593,14 +599,18 @@ class Flat(NamedTuple):
     exponent: int
 
 
-def flat_product(a: SMX, b: SMX, transpose_a: bool = False, transpose_b: bool = False) -> Flat:
-    """op(a) @ op(b) flattened to one exponent, padding dropped (spec 8); all EMPTY: zeros, exponent 0."""
+def flatten(x: Scaled, rows: int, cols: int) -> Flat:
+    """The blocks of a rows x cols matrix at one exponent, padding dropped (spec 8); all EMPTY: zeros, exponent 0."""
+    there = x.e != EMPTY
+    top = int(x.e[there].max()) if there.any() else 0
+    aligned = np.where(there[..., None], rnd_up(x.m, top - x.scale), 0)
+    return Flat(from_blocks(aligned.reshape(*x.e.shape, BLOCK, BLOCK), rows, cols), top)
+
+
+def block_product(a: SMX, b: SMX, transpose_a: bool = False, transpose_b: bool = False) -> Scaled:
+    """:func:`product` as blocks (block rows, block cols, 16)."""
     m, e = product(a, b, transpose_a, transpose_b)
-    rows, cols = a.shape[1 if transpose_a else 0], b.shape[0 if transpose_b else 1]
-    there = e != EMPTY
-    top = int(e[there].max()) if there.any() else 0
-    aligned = np.where(there[..., None, None], rnd_up(m, (top - e)[..., None, None]), 0)
-    return Flat(from_blocks(aligned, rows, cols), top)
+    return Scaled(m.reshape(*e.shape, LANES), e)
 
 
 def chain_tails(chain: Chain, cores: Sequence[SMX], sticky: Sticky) -> list[SMX]:
@@ -612,7 +622,7 @@ def chain_tails(chain: Chain, cores: Sequence[SMX], sticky: Sticky) -> list[SMX]
 
 
 def _contracted(chain: Chain, cores: Sequence[SMX], tail: SMX, k: int, bits: int, sticky: Sticky) -> SMX:
-    flat = flat_product(cores[k], tail)
+    flat = flatten(block_product(cores[k], tail), cores[k].shape[0], tail.shape[1])
     return sticky.encode_matrix(flat.values.reshape(chain.ranks[k], -1), flat.exponent, bits)
 
 
@@ -623,14 +633,19 @@ def stage_matrix(chain: Chain, cores: Sequence[SMX], tails: Sequence[SMX], bits:
     return _smx(sticky.encode(operand(cores[0]), bits), cores[0].shape, bits)
 
 
-def core_gradients(chain: Chain, cores: Sequence[SMX], tails: Sequence[SMX], df: Flat, sticky: Sticky) -> list[Flat]:
-    """Gradients of the cores from that of the stage matrix (spec 8, backward)."""
-    grads = []
+def core_gradients(
+    chain: Chain, cores: Sequence[SMX], tails: Sequence[SMX], sums: Scaled, sticky: Sticky
+) -> list[Scaled]:
+    """Gradients of the cores, unencoded, from the stage matrix's, blocks of one exponent (spec 8, backward)."""
+    grads, df = [], sums
+    tiles = sums.m.reshape(*sums.e.shape, BLOCK, BLOCK)
+    flat = Flat(from_blocks(tiles, chain.ranks[0], chain.width), int(sums.e.flat[0]))
     for k, tail in enumerate(tails):
-        rows = chain.ranks[k] * chain.modes[k]
-        cut = sticky.encode_matrix(df.values.reshape(rows, -1), df.exponent, CORE_BITS)
-        grads.append(flat_product(cut, tail, transpose_b=True))
-        df = flat_product(cores[k], cut, transpose_a=True)
+        columns = tail.shape[1]
+        cut = sticky.encode_matrix(flat.values.reshape(-1, columns), flat.exponent, CORE_BITS)
+        grads.append(block_product(cut, tail, transpose_b=True))
+        df = block_product(cores[k], cut, transpose_a=True)
+        flat = flatten(df, chain.ranks[k + 1], columns)
     return [*grads, df]
 
 
@@ -774,22 +789,22 @@ class Reference:
                 c = self._input_cotangent(i, c, tape.kept[i - 1], first)
 
     def gradients(self) -> Gradients:
-        """The sums since ``begin``, contracted back to the cores (spec 7, 8).
+        """The sums since ``begin``, contracted back to the cores, in SMX(16) (spec 7, 8).
 
         Raises:
             UsageError: ``begin`` was not called.
         """
         if not self._sums:
             raise UsageError("begin a step before asking for gradients")
-        found: list[tuple[Ints, int]] = []
+        found: list[Scaled] = []
         for i, stage in enumerate(self._ready().stages):
             found += self._matrix_gradients(i, stage)
             if stage.closes:
                 found.append(self._bias_gradient(i))
-        values = np.concatenate([v.reshape(-1) for v, _ in found])
-        exponents = np.array([e for _, e in found], dtype=np.int16)
+        m = np.concatenate([x.m.reshape(-1, LANES) for x in found])
+        rows = self._sticky.encode(Scaled(m, np.concatenate([x.e.reshape(-1) for x in found])), WIDE)
         peaks = np.array([a.peak for a in self._sums.values()], dtype=np.uint32)
-        return Gradients(values.astype(np.int32), exponents, peaks)
+        return Gradients(Rows(rows.m.astype(np.int16), rows.e.astype(np.int8)), peaks)
 
     def flags(self) -> int:
         """Sticky OVERFLOW and STEP since the last call; clears them (spec 10)."""
@@ -914,21 +929,18 @@ class Reference:
                 shapes[i, True] = (stage.out_blocks, BLOCK)
         return shapes
 
-    def _matrix_gradients(self, index: int, stage: Stage) -> list[tuple[Ints, int]]:
+    def _matrix_gradients(self, index: int, stage: Stage) -> list[Scaled]:
         acc, weights = self._sums[index, False], self._weights[index]
+        sums = Scaled(acc.sums, np.full(acc.sums.shape[:2], acc.exponent))
         if stage.chain is None:
-            return [(acc.sums, acc.exponent)]
-        tiles = acc.sums.reshape(*acc.sums.shape[:2], BLOCK, BLOCK)
-        df = Flat(from_blocks(tiles, stage.rows, stage.cols), acc.exponent)
-        chain = self._ready().chains[stage.chain]
-        found = core_gradients(chain, weights.cores, weights.tails, df, self._sticky)
-        return [(to_blocks(g.values), g.exponent) for g in found]
+            return [sums]
+        return core_gradients(self._ready().chains[stage.chain], weights.cores, weights.tails, sums, self._sticky)
 
-    def _bias_gradient(self, index: int) -> tuple[Ints, int]:
+    def _bias_gradient(self, index: int) -> Scaled:
         acc = self._sums[index, True]
-        blocks = np.zeros((len(acc.sums), BLOCK, BLOCK), dtype=np.int64)
-        blocks[:, 0] = acc.sums
-        return blocks, acc.exponent
+        blocks = np.zeros((len(acc.sums), LANES), dtype=np.int64)
+        blocks[:, :BLOCK] = acc.sums
+        return Scaled(blocks, np.full(len(blocks), acc.exponent))
 
 
 def _parameter(tensor: Tensor, mantissas: NDArray[np.int16], exponents: NDArray[np.int8]) -> SMX:

@@ -18,7 +18,6 @@ typedef struct {
 
 /* Exponent of a term made of a block: |shift| above the block's own, or left out for a zero block. */
 static inline int ppn_term(const ppn_block *b, int shift) { return b->e == PPN_ZERO_EXP ? UNUSED_TERM : b->e + shift; }
-static inline int ppn_term_pair(const ppn_block *a, const ppn_block *b) { return ppn_pair_exp(a->e, b->e); }
 /* Exponent of q = rnd(a^2 / 2^15) times something of exponent |shift|. */
 static inline int ppn_term_square(const ppn_block *a, int shift) {
     return a->e == PPN_ZERO_EXP ? UNUSED_TERM : 2 * a->e + shift;
@@ -33,6 +32,21 @@ static inline ppn_block ppn_get_block(ppn_run row, uint32_t at) { /* of a 16-bit
 static inline void ppn_to_block(const int32_t *x, int e, ppn_block *out, int *flags) {
     out->e = ppn_encode16(x, e, 16, PPN_NEAREST, out->m, flags);
 }
+
+/* A part of the linearization, kept at the exponent it has (spec 5): |x| <= 2^30 - 2^15 makes |m| <= 2^15 - 1. */
+static inline void ppn_keep(const int32_t *x, int e, ppn_block *out) {
+    LANES out->m[l] = (int16_t)ppn_rnd(x[l], 15);
+    out->e = e == PPN_EMPTY_EXP ? e : e + 15;
+}
+/* Exponent of a kept block in a term, |shift| above its own. */
+static inline int ppn_kept_term(const ppn_block *kept, int shift) {
+    return kept->e <= PPN_EMPTY_EXP ? UNUSED_TERM : kept->e + shift;
+}
+/* Exponent of a kept block (|kept|) times a block (|e|). */
+static inline int ppn_kept_exp(int kept, int e) {
+    return kept <= PPN_EMPTY_EXP || e == PPN_ZERO_EXP ? UNUSED_TERM : kept + e;
+}
+static inline int ppn_kept_pair(const ppn_block *kept, const ppn_block *b) { return ppn_kept_exp(kept->e, b->e); }
 
 /* One-term aligned sum of |factor| (14 fraction bits) times a block; answers its exponent. */
 static inline int ppn_scale(const int16_t *factor, const ppn_block *b, int32_t *out) {
@@ -98,14 +112,14 @@ static inline void ppn_curve_at(int activation, const ppn_block *z, ppn_curve *c
 
 /* ---- jet ------------------------------------------------------------------------------------------------------- */
 
-/* What a pair of streams becomes: block-scaled integers for its outputs, SMX(16) for its linearization. */
+/* What a pair of streams becomes: block-scaled integers for its outputs, kept blocks for its linearization. */
 typedef struct {
     int32_t a[16], s[16];
     int ea, es;
     ppn_block d, n;
 } ppn_pair_out;
 
-static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_block *s, ppn_pair_out *out, int *flags) {
+static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_block *s, ppn_pair_out *out) {
     int32_t q[16], x[16], y[16], t[16];
     out->ea = ppn_scale(c->p1, a, out->a);
     LANES q[l] = ppn_rnd(a->m[l] * a->m[l], 15);
@@ -113,11 +127,11 @@ static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_blo
     LANES y[l] = c->p2[l] * q[l];
     out->es = ppn_sum2(x, ppn_term(s, -14), y, ppn_term_square(a, 0), out->s);
     int e = ppn_scale(c->p2, a, t);
-    ppn_to_block(t, e, &out->d, flags);
+    ppn_keep(t, e, &out->d);
     LANES x[l] = c->p2[l] * s->m[l];
-    LANES y[l] = c->p3[l] * q[l]; /* 2^15 (2^15 - 2) < 2^30 */
+    LANES y[l] = c->p3[l] * q[l]; /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
     e = ppn_sum2(x, ppn_term(s, -14), y, ppn_term_square(a, 0), t);
-    ppn_to_block(t, e, &out->n, flags);
+    ppn_keep(t, e, &out->n);
 }
 
 /* ---- finite steps ---------------------------------------------------------------------------------------------- */
@@ -216,13 +230,13 @@ static inline void ppn_odd_even_tanh(const ppn_curve *c, const ppn_block *a, con
         x[l] = -ppn_clip(c->h[l] + ppn_rnd(fixed, 1), 32767) * even.m[l];
         y[l] = -odd.m[l] * odd.m[l];
     }
-    ppn_to_block(t, odd.e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : odd.e - 14, &out->d, flags);
-    int e = ppn_sum2(x, ppn_term(&even, -14), y, ppn_term_square(&odd, 0), t);
-    ppn_to_block(t, e, &out->n, flags);
+    ppn_keep(t, odd.e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : odd.e - 14, &out->d);
+    int e = ppn_sum2(x, ppn_term(&even, -14), y, ppn_term_square(&odd, 0), t); /* (2^15 - 1)^2 = 2^30 - 2^16 + 1 */
+    ppn_keep(t, e, &out->n);
 }
 
 static inline void ppn_odd_even_sine(const ppn_curve *c, const ppn_block *a, const ppn_block *v, const ppn_block *p,
-                                     ppn_pair_out *out, int *flags) {
+                                     ppn_pair_out *out) {
     int32_t sine[16], versine[16], x[16], y[16], t[16], gt[16], tt[16];
     if (a->e == PPN_ZERO_EXP) {
         memset(sine, 0, sizeof sine);
@@ -231,7 +245,7 @@ static inline void ppn_odd_even_sine(const ppn_curve *c, const ppn_block *a, con
         ppn_sine_step(a, sine, versine);
     LANES {
         tt[l] = ppn_rnd(ppn_clip(c->h[l] + ppn_fix_block(v, l, 15, 65535), 32767), 1);
-        gt[l] = ppn_clip(c->p1[l] + ppn_fix_block(p, l, 14, 32767), 16384);
+        gt[l] = ppn_clip(c->p1[l] + ppn_fix(p->m[l], p->e, 14, 32767), 16384);
     }
     LANES out->a[l] = gt[l] * sine[l];
     out->ea = a->e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : a->e - 14;
@@ -239,11 +253,11 @@ static inline void ppn_odd_even_sine(const ppn_curve *c, const ppn_block *a, con
     LANES y[l] = -tt[l] * versine[l];
     out->es = ppn_sum2(x, ppn_term(v, -14), y, ppn_term_square(a, 0), out->s);
     LANES t[l] = -tt[l] * sine[l];
-    ppn_to_block(t, out->ea, &out->d, flags);
+    ppn_keep(t, out->ea, &out->d);
     LANES x[l] = p->m[l] * (1 << 14);
     LANES y[l] = -gt[l] * versine[l];
-    int e = ppn_sum2(x, ppn_term(p, -14), y, ppn_term_square(a, 0), t);
-    ppn_to_block(t, e, &out->n, flags);
+    int e = ppn_sum2(x, ppn_kept_term(p, -14), y, ppn_term_square(a, 0), t);
+    ppn_keep(t, e, &out->n);
 }
 
 static inline void ppn_odd_even(int activation, const ppn_curve *c, ppn_block *a, ppn_block *s, ppn_pair_out *out,
@@ -256,8 +270,8 @@ static inline void ppn_odd_even(int activation, const ppn_curve *c, ppn_block *a
     if (activation == PPN_TANH) {
         ppn_odd_even_tanh(c, a, &v, out, flags);
     } else {
-        ppn_to_block(slope, e, &p, flags);
-        ppn_odd_even_sine(c, a, &v, &p, out, flags);
+        ppn_keep(slope, e, &p);
+        ppn_odd_even_sine(c, a, &v, &p, out);
     }
 }
 
@@ -266,7 +280,7 @@ static inline void ppn_odd_even(int activation, const ppn_curve *c, ppn_block *a
 /* Slope of a stream: p1, or p1 plus its finite-step change. */
 static inline void ppn_stream_slope(const int16_t *p1, const ppn_block *change, int16_t *m1) {
     if (change)
-        LANES m1[l] = (int16_t)ppn_clip(p1[l] + ppn_fix_block(change, l, 14, 32767), 32767);
+        LANES m1[l] = (int16_t)ppn_clip(p1[l] + ppn_fix(change->m[l], change->e, 14, 32767), 32767);
     else
         memcpy(m1, p1, 16 * sizeof *m1);
 }

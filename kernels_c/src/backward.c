@@ -62,8 +62,11 @@ static void ppn_put_cotangent(ppn_transpose *t, uint32_t stream, const int32_t *
 
 /* The linearization of a further stream. */
 static ppn_block ppn_change(const ppn_transpose *t, uint32_t stream) {
-    const ppn_slopes *s = &t->slopes;
-    return ppn_get_block(ppn_stored(s->changes, s->rows * s->blocks, 16), (stream - 1) * s->blocks + t->column);
+    uint32_t at = (stream - 1) * t->slopes.blocks + t->column;
+    ppn_block b;
+    memcpy(b.m, t->slopes.changes + at * 16, 32);
+    b.e = t->slopes.exps[at];
+    return b;
 }
 
 /* Cotangents of one stream pair before the activation (spec 6). */
@@ -76,12 +79,12 @@ static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1
     ppn_stream_slope(p1, jet ? NULL : &n, m1);
     LANES x[l] = m1[l] * odd->m[l];
     ppn_multiply(&d, even, y);
-    e = ppn_sum2(x, ppn_term(odd, -14), y, ppn_term_pair(&d, even), sum);
+    e = ppn_sum2(x, ppn_term(odd, -14), y, ppn_kept_pair(&d, even), sum);
     ppn_put_cotangent(t, stream, sum, e);
     e = ppn_scale(m1, even, x);
     if (!jet) {
         ppn_multiply(&d, odd, y);
-        e = ppn_sum2(x, ppn_term(even, -14), y, ppn_term_pair(&d, odd), sum);
+        e = ppn_sum2(x, ppn_term(even, -14), y, ppn_kept_pair(&d, odd), sum);
     }
     ppn_put_cotangent(t, stream + 1, jet ? x : sum, e);
 }
@@ -104,14 +107,14 @@ static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
     ppn_sum_offer(&sum, ppn_term(&c[0], -14));
     for (uint32_t r = 1; r < streams; r++) {
         ppn_block change = ppn_change(t, r);
-        ppn_sum_offer(&sum, ppn_term_pair(&change, &c[r]));
+        ppn_sum_offer(&sum, ppn_kept_pair(&change, &c[r]));
     }
     LANES x[l] = p1[l] * c[0].m[l];
     ppn_sum_add(&sum, x, ppn_term(&c[0], -14), acc);
     for (uint32_t r = 1; r < streams; r++) {
         ppn_block change = ppn_change(t, r);
         ppn_multiply(&change, &c[r], x);
-        ppn_sum_add(&sum, x, ppn_term_pair(&change, &c[r]), acc);
+        ppn_sum_add(&sum, x, ppn_kept_pair(&change, &c[r]), acc);
     }
     ppn_put_cotangent(t, 0, acc, ppn_sum_exp(&sum));
 }

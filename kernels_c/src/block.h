@@ -240,4 +240,13 @@ static inline void ppn_encode_to(const int32_t *x, int e, int bits, ppn_rounding
 #endif
 }
 
+/* Encode |count| blocks to SMX(bits), nearest; the exponent of block k is x_exps[k * step]. Answers flags. */
+static inline int ppn_encode_blocks(uint32_t count, const int32_t *x, const int16_t *x_exps, uint32_t step, int bits,
+                                    int16_t *m, int8_t *exps) {
+    int flags = 0;
+    for (uint32_t k = 0; k < count; k++)
+        exps[k] = (int8_t)ppn_encode16(x + 16 * k, x_exps[k * step], bits, PPN_NEAREST, m + 16 * k, &flags);
+    return flags;
+}
+
 #endif

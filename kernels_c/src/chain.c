@@ -164,26 +164,26 @@ int ppn_chain_contract(const ppn_chain *c, uint8_t *at, uint8_t *scratch, uint8_
     return flags;
 }
 
-int ppn_chain_return(const ppn_chain *c, const uint8_t *at, uint8_t *scratch, const int32_t *sums, int exp,
-                     int32_t *values, int16_t *exps) {
-    uint32_t widest = ppn_widest(c);
+int ppn_chain_return(const ppn_chain *c, const uint8_t *at, uint8_t *scratch, const int32_t *sums, int16_t exp,
+                     int16_t *mantissas, int8_t *exps) {
+    uint32_t widest = ppn_widest(c), last = c->modes - 1u;
     int32_t *x = (int32_t *)(void *)scratch;
-    int16_t *block_exps = (int16_t *)(void *)(scratch + widest * 64);
+    int16_t *x_exps = (int16_t *)(void *)(scratch + widest * 64);
     uint8_t *factor = scratch + ((widest * 66 + 3) & ~(uint32_t)3);
-    int flags = 0;
-    for (uint32_t k = 0; k + 1 < c->modes; k++) {
+    int flags = 0, flat = exp;
+    for (uint32_t k = 0; k < last; k++) {
         uint32_t rest = ppn_rest(c, k + 1), rows = ppn_core_rows(c, k), blocks = ppn_core_blocks(c, k);
-        flags |= ppn_reshape(k ? x : sums, exp, ppn_rest(c, k), rows, rest, factor, 16);
+        flags |= ppn_reshape(k ? x : sums, flat, ppn_rest(c, k), rows, rest, factor, 16);
         ppn_view d = ppn_view_at(factor, rows, rest), next = ppn_partial(c, at, k + 1), core = ppn_core(c, at, k);
         next.transposed = 1;
-        ppn_product(&d, &next, values, block_exps);
-        exps[k] = (int16_t)ppn_flatten(blocks, values, block_exps);
-        values += blocks * 16;
+        ppn_product(&d, &next, x, x_exps);
+        flags |= ppn_encode_blocks(blocks, x, x_exps, 1, 16, mantissas, exps);
+        mantissas += blocks * 16;
+        exps += blocks;
         core.transposed = 1;
-        ppn_product(&core, &d, x, block_exps);
-        exp = ppn_flatten(ppn_partial_blocks(c, k + 1), x, block_exps);
+        ppn_product(&core, &d, x, x_exps);
+        if (k + 1 < last) flat = ppn_flatten(ppn_partial_blocks(c, k + 1), x, x_exps);
     }
-    exps[c->modes - 1] = (int16_t)exp;
-    memcpy(values, c->modes > 1 ? x : sums, ppn_core_blocks(c, c->modes - 1u) * (size_t)64);
-    return flags;
+    if (last) return flags | ppn_encode_blocks(ppn_core_blocks(c, last), x, x_exps, 1, 16, mantissas, exps);
+    return ppn_encode_blocks(ppn_core_blocks(c, 0), sums, &exp, 0, 16, mantissas, exps);
 }

@@ -22,9 +22,8 @@ void ppn_chain_load(const ppn_chain *c, uint8_t *at, const int16_t *mantissas, c
 /* Contract them into |matrix|, stored in SMX(bits). Answers flags. */
 int ppn_chain_contract(const ppn_chain *c, uint8_t *at, uint8_t *scratch, uint8_t *matrix, int bits);
 
-/* Core gradients from the factor's gradient |sums| (blocks, exponent |exp|): 16 int32 a core block into |values|, an
- * exponent a core into |exps|. Answers flags. */
-int ppn_chain_return(const ppn_chain *c, const uint8_t *at, uint8_t *scratch, const int32_t *sums, int exp,
-                     int32_t *values, int16_t *exps);
+/* Core gradients in SMX(16) from the factor's gradient |sums| (blocks, exponent |exp|). Answers flags. */
+int ppn_chain_return(const ppn_chain *c, const uint8_t *at, uint8_t *scratch, const int32_t *sums, int16_t exp,
+                     int16_t *mantissas, int8_t *exps);
 
 #endif

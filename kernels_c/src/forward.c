@@ -9,8 +9,9 @@ static void ppn_put_next(ppn_layer_out *o, uint32_t stream, uint32_t column, con
     ppn_encode_to(x, e, bits, PPN_NEAREST, row, o->blocks, ppn_wide(bits), column, &o->pass->flags);
 }
 static void ppn_put_change(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_block *b) {
-    ppn_slopes *s = &o->slopes;
-    ppn_store(s->changes, s->rows * s->blocks, 1, (stream - 1) * s->blocks + column, b->m, b->e);
+    uint32_t at = (stream - 1) * o->slopes.blocks + column;
+    memcpy(o->slopes.changes + at * 16, b->m, 32);
+    o->slopes.exps[at] = (int16_t)b->e;
 }
 static void ppn_put_value(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_curve *c) {
     int32_t x[16];
@@ -24,7 +25,7 @@ static void ppn_forward_pair(ppn_layer_out *o, uint32_t stream, uint32_t column,
     const ppn_network *net = o->pass->net;
     ppn_pair_out out;
     if (net->mode == PPN_JET)
-        ppn_jet(c, &a, &s, &out, &o->pass->flags);
+        ppn_jet(c, &a, &s, &out);
     else
         ppn_odd_even(net->activation, c, &a, &s, &out, &o->pass->flags);
     ppn_put_next(o, stream, column, out.a, out.ea);
@@ -40,7 +41,7 @@ static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t c
     int *flags = &o->pass->flags;
     ppn_limit_step(&d, flags);
     int e = ppn_delta(o->pass->net->activation, c, &d, &delta, x, flags);
-    ppn_to_block(x, e, &change, flags);
+    ppn_keep(x, e, &change);
     LANES x[l] = delta.m[l];
     ppn_put_next(o, stream, column, x, delta.e);
     ppn_put_change(o, stream, column, &change);

@@ -202,9 +202,10 @@ static inline void ppn_put_column(ppn_layer_out *o, const ppn_next_rows *to, uin
         int e = ppn_encode_simd(next->x[r], next->e[r], to->bits[r > 0], PPN_NEAREST, &m, &flags);
         ppn_store_simd(to->rows[r], o->blocks, to->wide[r > 0], column, m, e);
     }
-    for (uint32_t r = 1; r < streams; r++) {
-        ppn_smx b = ppn_smx_of(change->x[r], change->e[r], &flags);
-        ppn_store_simd(s->changes, s->rows * s->blocks, 1, (r - 1) * s->blocks + column, b.m, b.e);
+    for (uint32_t r = 1; r < streams; r++) { /* ppn_keep() */
+        uint32_t at = (r - 1) * s->blocks + column;
+        ppn_put16_simd(s->changes + at * 16, ppn_rnd_simd(change->x[r], 15));
+        s->exps[at] = (int16_t)(change->e[r] == PPN_EMPTY_EXP ? PPN_EMPTY_EXP : change->e[r] + 15);
     }
     o->pass->flags |= flags;
 }
@@ -277,8 +278,7 @@ static inline void ppn_put_cotangents(ppn_return_out *o, uint32_t column, const 
 static inline ppn_smx ppn_change_simd(const ppn_return_out *o, uint32_t column, uint32_t stream) {
     const ppn_slopes *s = &o->slopes;
     uint32_t at = (stream - 1) * s->blocks + column;
-    ppn_smx out = {ppn_get16_simd((const int16_t *)(const void *)s->changes + at * 16),
-                   ((const int8_t *)s->changes)[s->rows * s->blocks * 32 + at]};
+    ppn_smx out = {ppn_get16_simd(s->changes + at * 16), s->exps[at]};
     return out;
 }
 
@@ -288,14 +288,14 @@ static inline void ppn_return_jet_simd(const ppn_return_out *o, uint32_t column,
     ppn_lanes p1 = ppn_get16_simd(ppn_p1(&o->slopes, 0, column));
     ppn_sum sum = ppn_sum_open(streams);
     ppn_sum_offer(&sum, ppn_smx_term(c[0], -14));
-    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_pair_exp(ppn_change_simd(o, column, r).e, c[r].e));
+    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_kept_exp(ppn_change_simd(o, column, r).e, c[r].e));
     ppn_lanes acc = ppn_add_term_simd(ppn_all_simd(0), &sum, ppn_mul_simd(p1, c[0].m), ppn_smx_term(c[0], -14));
     for (uint32_t r = 1; r < streams; r += 2) {
         ppn_smx d = ppn_change_simd(o, column, r), n = ppn_change_simd(o, column, r + 1), a = c[r], s = c[r + 1];
-        acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(d.m, a.m), ppn_pair_exp(d.e, a.e));
-        acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(n.m, s.m), ppn_pair_exp(n.e, s.e));
+        acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(d.m, a.m), ppn_kept_exp(d.e, a.e));
+        acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(n.m, s.m), ppn_kept_exp(n.e, s.e));
         out->e[r] = ppn_sum2_simd(ppn_mul_simd(p1, a.m), ppn_smx_term(a, -14), ppn_mul_simd(d.m, s.m),
-                                  ppn_pair_exp(d.e, s.e), &out->x[r]);
+                                  ppn_kept_exp(d.e, s.e), &out->x[r]);
         out->x[r + 1] = ppn_mul_simd(p1, s.m);
         out->e[r + 1] = ppn_scaled_exp(s);
     }

@@ -61,37 +61,41 @@ int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const i
 }
 
 /* A bias's sums as blocks whose row 0 counts. */
-static void ppn_bias_values(const int32_t *sums, uint32_t blocks, int32_t *values) {
-    memset(values, 0, blocks * (size_t)64);
-    for (uint32_t k = 0; k < blocks; k++) memcpy(values + 16 * k, sums + 4 * k, 16);
+static int ppn_bias_values(const int32_t *sums, int16_t exp, uint32_t blocks, int16_t *mantissas, int8_t *exps) {
+    int flags = 0;
+    for (uint32_t k = 0; k < blocks; k++) {
+        int32_t x[16] = {0};
+        memcpy(x, sums + 4 * k, 16);
+        flags |= ppn_encode_blocks(1, x, &exp, 0, 16, mantissas + 16 * k, exps + k);
+    }
+    return flags;
 }
 
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
-                  int32_t *values, int16_t *exps, uint32_t *peaks) {
+                  int16_t *mantissas, int8_t *exps, uint32_t *peaks) {
     const ppn_accumulator *a = (const ppn_accumulator *)(const void *)(gradients + 4);
     int flags = 0;
     for (uint32_t i = 0; i < net->stage_count; i++) {
         const ppn_stage *s = &net->stages[i];
         const ppn_place *p = &net->places[i];
         const int32_t *sums = (const int32_t *)(const void *)(gradients + p->sum);
-        uint32_t blocks = ppn_matrix_blocks(s), tensor = p->tensor;
-        *peaks++ = a->peak;
+        uint32_t blocks = ppn_matrix_blocks(s);
         if (s->chain < 0) {
-            memcpy(values, sums, (size_t)blocks * 64);
-            exps[tensor++] = a->exp;
-            values += blocks * 16;
+            flags |= ppn_encode_blocks(blocks, sums, &a->exp, 0, 16, mantissas, exps);
         } else {
             const ppn_chain *chain = &net->chains[s->chain];
-            flags |= ppn_chain_return(chain, weights + p->cores, scratch, sums, a->exp, values, exps + tensor);
-            tensor += chain->modes;
-            values += ppn_chain_blocks(chain) * 16;
+            flags |= ppn_chain_return(chain, weights + p->cores, scratch, sums, a->exp, mantissas, exps);
+            blocks = ppn_chain_blocks(chain);
         }
-        a++;
+        mantissas += blocks * 16;
+        exps += blocks;
+        *peaks++ = (a++)->peak;
         if (!s->closes) continue;
-        *peaks++ = a->peak;
-        exps[tensor] = (a++)->exp;
-        ppn_bias_values((const int32_t *)(const void *)(gradients + p->bias_sum), p->out_blocks, values);
-        values += p->out_blocks * 16u;
+        sums = (const int32_t *)(const void *)(gradients + p->bias_sum);
+        flags |= ppn_bias_values(sums, a->exp, p->out_blocks, mantissas, exps);
+        mantissas += p->out_blocks * 16u;
+        exps += p->out_blocks;
+        *peaks++ = (a++)->peak;
     }
     return flags;
 }

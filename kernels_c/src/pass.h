@@ -159,20 +159,22 @@ static inline ppn_run ppn_row16(uint8_t *rows, uint32_t blocks, uint32_t stream)
     return ppn_stored(ppn_row16_at(rows, blocks, stream), blocks, 16);
 }
 
-/* What a closing stage keeps of its layer: p1 of stream 0 (naive: of all), changes of the others. */
+/* What a closing stage keeps of its layer: p1 of stream 0 (naive: of all); kept blocks of the others, with exponents.
+ */
 typedef struct {
-    uint8_t *p1, *changes;
-    uint32_t blocks, rows;
+    int16_t *p1, *changes, *exps;
+    uint32_t blocks;
 } ppn_slopes;
 
 static inline ppn_slopes ppn_slopes_of(const ppn_pass *p, uint32_t i) {
     const ppn_place *place = &p->net->places[i];
-    uint8_t *at = p->tape + place->slope;
-    ppn_slopes out = {at, at + place->out_blocks * 32u, place->out_blocks, p->streams - 1};
+    uint32_t blocks = place->out_blocks;
+    int16_t *at = (int16_t *)(void *)(p->tape + place->slope), *changes = at + blocks * 16;
+    ppn_slopes out = {at, changes, changes + (p->streams - 1) * blocks * 16, blocks};
     return out;
 }
 static inline int16_t *ppn_p1(const ppn_slopes *s, uint32_t stream, uint32_t column) {
-    return (int16_t *)(void *)(s->p1 + (stream * s->blocks + column) * 32);
+    return s->p1 + (stream * s->blocks + column) * 16;
 }
 
 /* The next stage's stored input, as the activation writes it. */

@@ -7,10 +7,10 @@
 static int ppn_bits_ok(int bits) { return bits >= 4 && bits <= 16; }
 static int ppn_size_ok(uint32_t size) { return size >= 1 && size <= PPN_INNER; }
 
-/* Bytes of a layer's linearization: p1, and for all modes but naive an SMX(16) row a further stream. */
+/* Bytes of a layer's linearization: p1, and for all modes but naive a kept row a further stream. */
 static uint32_t ppn_slope_bytes(const ppn_network *net, uint32_t blocks, uint32_t streams) {
     if (net->mode == PPN_NAIVE) return streams * blocks * 32;
-    return blocks * 32 + ppn_padded((streams - 1) * blocks * 33);
+    return blocks * 32 + (streams - 1) * blocks * 34;
 }
 
 static int ppn_check_stage(const ppn_network *net, const ppn_stage *s) {
@@ -55,7 +55,6 @@ static void ppn_plan_stage(const ppn_network *net, uint32_t i, uint32_t streams,
     p->in_blocks = (uint16_t)(s->panels * ppn_blocks(ppn_stage_in(s)));
     p->out_blocks = (uint16_t)(s->panels * ppn_blocks(ppn_stage_out(s)));
     p->accumulator = sizes->accumulators;
-    p->tensor = sizes->tensors;
     p->matrix = ppn_reserve(&sizes->weights, ppn_run_bytes(blocks, net->bits_weights));
     p->cores = ppn_reserve(&sizes->weights, chain ? ppn_chain_bytes(chain) : 0);
     p->bias = ppn_reserve(&sizes->weights, s->closes ? p->out_blocks * 9u : 0);
@@ -65,7 +64,6 @@ static void ppn_plan_stage(const ppn_network *net, uint32_t i, uint32_t streams,
     int activates = s->closes && i + 1 < net->stage_count;
     p->slope = ppn_reserve(&sizes->tape, activates ? ppn_slope_bytes(net, p->out_blocks, streams) : 0);
     sizes->accumulators = (uint16_t)(sizes->accumulators + 1 + s->closes);
-    sizes->tensors = (uint16_t)(sizes->tensors + (chain ? chain->modes : 1) + s->closes);
     sizes->parameter_blocks += (chain ? ppn_chain_blocks(chain) : blocks) + (s->closes ? p->out_blocks : 0);
 }
 

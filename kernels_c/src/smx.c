@@ -19,10 +19,7 @@ int ppn_matmul(const ppn_matrix *a, const ppn_matrix *b, int32_t *out, int16_t *
 
 int ppn_encode(uint32_t count, const int32_t *x, const int16_t *x_exps, uint8_t bits, int16_t *mantissas,
                int8_t *exps) {
-    int flags = 0;
-    for (uint32_t k = 0; k < count; k++)
-        exps[k] = (int8_t)ppn_encode16(x + 16 * k, x_exps[k], bits, PPN_NEAREST, mantissas + 16 * k, &flags);
-    return flags;
+    return ppn_encode_blocks(count, x, x_exps, 1, bits, mantissas, exps);
 }
 
 void ppn_activate(uint32_t count, const int16_t *z, const int8_t *z_exps, uint8_t activation, int16_t *value,

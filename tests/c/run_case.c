@@ -138,8 +138,9 @@ static void run(const struct head *head, const ppn_network *net, const ppn_sizes
                        n->row_exps,
                        take(count * sizes->tape, 4),
                        sizes->tape};
-    int32_t *out = take(outs * 64, 4), *values = take(blocks * 64, 4);
-    int16_t *out_exps = take(outs * 2, 2), *exps = take(sizes->tensors * 2u, 2);
+    int32_t *out = take(outs * 64, 4);
+    int16_t *out_exps = take(outs * 2, 2), *values = take(blocks * 32, 2);
+    int8_t *exps = take(blocks, 1);
     uint32_t *peaks = take(sizes->accumulators * 4u, 4);
 
     int flags = ppn_load(net, weights, scratch, n->weights, n->weight_exps);
@@ -154,8 +155,8 @@ static void run(const struct head *head, const ppn_network *net, const ppn_sizes
     put_word(flags);
     put(out, outs * 64);
     put(out_exps, outs * 2);
-    put(values, blocks * 64);
-    put(exps, sizes->tensors * 2u);
+    put(values, blocks * 32);
+    put(exps, blocks);
     put(peaks, sizes->accumulators * 4u);
 }
 
@@ -251,8 +252,7 @@ static const uint8_t *plan(const uint8_t *at) {
         printf("%d\n", status);
         return at;
     }
-    printf("0 %u %u %u %u %u %u %u\n", s.parameter_blocks, s.accumulators, s.tensors, s.weights, s.gradients, s.tape,
-           s.scratch);
+    printf("0 %u %u %u %u %u %u\n", s.parameter_blocks, s.accumulators, s.weights, s.gradients, s.tape, s.scratch);
     fflush(stdout);
     if ((uint64_t)s.weights + s.gradients + s.tape + s.scratch < 1 << 18) {
         struct numbers n = make_numbers(&head, &net, &s);

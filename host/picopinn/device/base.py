@@ -46,14 +46,11 @@ class Scaling:
 
 @dataclass(frozen=True, eq=False)
 class Gradients:
-    """Parameter gradients as integers.
-
-    ``values`` int32 in the order of ``Program.tensors``, 16 a block, flattened; ``exponents`` int16 one a tensor;
-    ``peaks`` uint32 one an accumulator.
+    """Parameter gradients: ``values`` in SMX(16), the blocks in the order that ``load`` takes them (biases: row 0), and
+    ``peaks`` uint32, one an accumulator.
     """
 
-    values: NDArray[np.int32]
-    exponents: NDArray[np.int16]
+    values: Rows
     peaks: NDArray[np.uint32]
 
 
@@ -82,7 +79,7 @@ class Device(Protocol):
         """Accumulate gradients for cotangents (n, S, out B); ``first`` numbers the first microbatch in the step."""
 
     def gradients(self) -> Gradients:
-        """The sums since ``begin``, contracted back to the cores."""
+        """The sums since ``begin``, contracted back to the cores: the same blocks as ``load`` takes."""
 
     def flags(self) -> int:
         """Sticky OVERFLOW and STEP since the last call; clears them."""

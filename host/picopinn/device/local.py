@@ -123,9 +123,9 @@ class LocalDevice:
         sums = self._sums[0].copy()  # so that asking again answers the same
         for other in self._sums[1:]:
             plan.kernels.merge(plan.net, pointer("uint8_t[]", sums), pointer("uint8_t[]", other))
+        blocks = sizes.parameter_blocks
         out = Gradients(
-            np.empty(sizes.parameter_blocks * LANES, np.int32),
-            np.empty(sizes.tensors, np.int16),
+            Rows(np.empty((blocks, LANES), np.int16), np.empty(blocks, np.int8)),
             np.empty(sizes.accumulators, np.uint32),
         )
         self._flags |= plan.kernels.gradients(
@@ -133,8 +133,8 @@ class LocalDevice:
             pointer("uint8_t[]", self._weights),
             pointer("uint8_t[]", sums),
             pointer("uint8_t[]", self._scratch[0]),
-            pointer("int32_t[]", out.values),
-            pointer("int16_t[]", out.exponents),
+            pointer("int16_t[]", out.values.mantissas),
+            pointer("int8_t[]", out.values.exponents),
             pointer("uint32_t[]", out.peaks),
         )
         return out

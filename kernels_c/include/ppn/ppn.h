@@ -26,7 +26,7 @@
 extern "C" {
 #endif
 
-#define PPN_VERSION 1        /* of the arithmetic: docs/spec.md */
+#define PPN_VERSION 2        /* of the arithmetic: docs/spec.md */
 #define PPN_MODES 4          /* modes of a half-chain, at most */
 #define PPN_INNER 4096       /* rows or columns of a stage matrix, at most */
 #define PPN_STAGES 1024      /* stages, at most */
@@ -69,7 +69,6 @@ typedef struct {
     uint32_t sum, bias_sum;         /* in gradients */
     uint32_t input, slope;          /* in a tape; slope: the closing stage's linearization */
     uint16_t accumulator;           /* index of the matrix's accumulator; its bias follows */
-    uint16_t tensor;                /* index of the first parameter tensor of the stage */
     uint16_t in_blocks, out_blocks; /* blocks of a row before and after the stage */
 } ppn_place;
 
@@ -85,7 +84,7 @@ typedef struct {
 typedef struct {
     uint32_t weights, gradients, tape, scratch; /* bytes; |tape| is for one microbatch */
     uint32_t parameter_blocks;                  /* blocks ppn_load() reads and ppn_gradients() writes */
-    uint16_t tensors, accumulators;
+    uint16_t accumulators;
     uint16_t in_blocks, out_blocks; /* of a row of points, of a row of outputs */
 } ppn_sizes;
 
@@ -137,11 +136,10 @@ int ppn_backward(const ppn_network *net, const uint8_t *weights, uint8_t *gradie
 /* Add another region's sums, begun with the same exponents and limit, to |gradients|. */
 void ppn_merge(const ppn_network *net, uint8_t *gradients, const uint8_t *other);
 
-/* Contract the sums back to parameters. |values|: 16 int32 for every parameter block, in the order of ppn_load();
- * |exps|: one a tensor; |peaks|: one an accumulator (above 2^limit: the step saturated, the values are void).
- * Returns flags. */
+/* Contract the sums back to parameters. |mantissas|, |exps|: SMX(16), every block that ppn_load() reads, in its order;
+ * |peaks|: one an accumulator (above 2^limit: the step saturated, the values are void). Returns flags. */
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
-                  int32_t *values, int16_t *exps, uint32_t *peaks);
+                  int16_t *mantissas, int8_t *exps, uint32_t *peaks);
 
 /* One matrix for ppn_matmul(): |rows| x |cols| blocks of SMX(bits). */
 typedef struct {
