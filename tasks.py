@@ -14,7 +14,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from firmware.tools import toolchain
+from firmware.tools import natmod, toolchain
 
 ROOT = Path(__file__).parent
 KERNELS = ROOT / "kernels_c"
@@ -63,6 +63,15 @@ def _one_line() -> Iterator[None]:
 def build(c: Context) -> None:
     """Install the package into this environment, kernels compiled, sources editable."""
     _run(c, f"{PYTHON} -m pip install -q -e '.[test]'")
+
+
+@task
+def prebuild(c: Context) -> None:
+    """Compile the native modules into firmware/prebuilt, for boards that are flashed without a compiler."""
+    with _one_line():
+        natmod.prebuild()
+    for arch in natmod.TARGETS:
+        print(f"{natmod.prebuilt(arch)}: {natmod.prebuilt(arch).stat().st_size} bytes")
 
 
 @task
