@@ -1,0 +1,331 @@
+/* device.c: see device.h. */
+#include "device.h"
+
+#include <string.h>
+
+#define LANES 16
+#define HEADER 14 /* bytes of a program before its stages */
+#define MOST_BLOCKS (UINT32_C(1) << 24) /* of parameters, so that 33 bytes each stay far below 2^32 */
+
+_Static_assert(sizeof(ppn_stage) == 10 && sizeof(ppn_chain) == 20, "a program is these structures");
+
+static uint32_t up(uint32_t size) { return (size + 3) / 4; }
+static uint32_t padded(uint32_t bytes) { return (bytes + 3) & ~UINT32_C(3); }
+static uint32_t most(uint32_t a, uint32_t b) { return a > b ? a : b; }
+static uint32_t streams_of(uint32_t directions) { return 1 + 2 * directions; }
+static uint32_t word(const uint8_t *at) { return at[0] | (uint32_t)at[1] << 8; }
+static int is_naive(const ppn_device *d) { return d->net.mode == PPN_NAIVE; }
+
+/* Rows of directions in memory: difference keeps both of a pair, naive none. */
+static uint32_t rows_of(const ppn_device *d, uint32_t directions) {
+    return is_naive(d) ? 0 : d->net.mode == PPN_DIFFERENCE ? 2 * directions : directions;
+}
+static uint32_t point_rows(const ppn_device *d, uint32_t directions) { return is_naive(d) ? streams_of(directions) : 1; }
+
+/* ---- opening --------------------------------------------------------------------------------------------------- */
+
+int32_t ppn_device_bytes(const uint8_t *program, uint32_t n) {
+    if (n < HEADER) return PPN_SHORT;
+    uint32_t stages = word(program), chains = word(program + 2);
+    if (n != HEADER + stages * sizeof(ppn_stage) + chains * sizeof(ppn_chain)) return PPN_SHORT;
+    uint32_t tables = padded(stages * sizeof(ppn_stage)) + padded(chains * sizeof(ppn_chain));
+    return (int32_t)(sizeof(ppn_device) + stages * sizeof(ppn_place) + tables);
+}
+
+/* Places, stages and chains follow the ppn_device, each aligned to 4 bytes. */
+static void read_program(ppn_device *d, const uint8_t *program) {
+    uint32_t stages = word(program), chains = word(program + 2);
+    uint8_t *at = (uint8_t *)(d + 1);
+    ppn_stage *stage = (ppn_stage *)(void *)(at + stages * sizeof(ppn_place));
+    ppn_chain *chain = (ppn_chain *)(void *)((uint8_t *)stage + padded(stages * sizeof(ppn_stage)));
+    const uint8_t *w = program + 6;
+    memcpy(stage, program + HEADER, stages * sizeof(ppn_stage));
+    memcpy(chain, program + HEADER + stages * sizeof(ppn_stage), chains * sizeof(ppn_chain));
+    ppn_network net = {stage, chain, (ppn_place *)(void *)at, (uint16_t)stages, (uint16_t)chains, w[0], w[1],
+                       w[2],  w[3],  w[4],                    w[5]};
+    d->net = net;
+    d->directions = (uint16_t)word(program + 4);
+    d->bits_inputs = w[6];
+}
+
+/* Packed rows have no panels, so neither the first input nor the last output may. */
+static int check(const ppn_device *d) {
+    const ppn_network *net = &d->net;
+    if (net->stages[0].panels != 1 || net->stages[net->stage_count - 1].panels != 1) return PPN_BAD_SHAPE;
+    if (d->bits_inputs < 4 || d->bits_inputs > 16) return PPN_BAD_WIDTH;
+    return d->sizes.parameter_blocks > MOST_BLOCKS ? PPN_TOO_LARGE : PPN_OK;
+}
+
+/* What a microbatch takes unpacked (struct numbers). */
+static uint32_t numbers_bytes(const ppn_device *d) {
+    uint32_t streams = streams_of(d->directions), rows = point_rows(d, d->directions);
+    return padded(streams * d->sizes.out_blocks * (64 + 2 + 33) + rows * d->sizes.in_blocks * 33);
+}
+
+int ppn_device_open(ppn_device *d, const uint8_t *program, uint32_t n, ppn_device_sizes *sizes) {
+    int32_t bytes = ppn_device_bytes(program, n);
+    if (bytes < 0) return PPN_SHORT;
+    read_program(d, program);
+    int status = ppn_plan(&d->net, d->directions, &d->sizes);
+    if (status) return status;
+    const ppn_stage *first = d->net.stages, *last = first + d->net.stage_count - 1;
+    d->inputs = first->expand ? first->rows : first->cols;
+    d->outputs = last->expand ? last->cols : last->rows;
+    status = check(d);
+    if (status) return status;
+    const ppn_sizes *s = &d->sizes;
+    ppn_device_sizes out = {(uint32_t)bytes,
+                            s->weights,
+                            rows_of(d, d->directions) * s->in_blocks * 33,
+                            padded(s->parameter_blocks * 33) + s->accumulators * 4u,
+                            s->gradients,
+                            s->tape,
+                            s->scratch,
+                            numbers_bytes(d)};
+    *sizes = out;
+    return PPN_OK;
+}
+
+/* ---- packed rows ----------------------------------------------------------------------------------------------- */
+
+/* Bytes of |rows| rows of a matrix with |cols| columns: mantissas, then an exponent a block. */
+static uint32_t packed_bytes(uint32_t rows, uint32_t cols, uint32_t width, uint32_t exp_width) {
+    return rows * cols * width + up(cols) * exp_width;
+}
+
+uint32_t ppn_packed_points(const ppn_device *d, uint32_t directions) {
+    return point_rows(d, directions) * packed_bytes(4, d->inputs, 2, 1);
+}
+uint32_t ppn_packed_cotangents(const ppn_device *d, uint32_t directions) {
+    return streams_of(directions) * packed_bytes(4, d->outputs, 2, 1);
+}
+uint32_t ppn_packed_outputs(const ppn_device *d, uint32_t directions) {
+    return streams_of(directions) * packed_bytes(4, d->outputs, 4, 2);
+}
+
+/* A mantissa of |width| bytes, limited to what |bits| hold. */
+static int16_t mantissa(const uint8_t *at, int width, int bits) {
+    int m = width == 1 ? (int8_t)at[0] : (int16_t)word(at), top = (1 << (bits - 1)) - 1;
+    return (int16_t)(m > top ? top : m < -top ? -top : m);
+}
+
+/* One packed block row: |rows| 4, or 1 for four equal rows. */
+static void unpack_row(const uint8_t *packed, uint32_t rows, uint32_t cols, int bits, int16_t *m, int8_t *exps) {
+    uint32_t blocks = up(cols);
+    memcpy(exps, packed + rows * cols * 2, blocks);
+    memset(m, 0, blocks * LANES * sizeof *m);
+    for (uint32_t r = 0; r < 4; r++)
+        for (uint32_t c = 0; c < cols; c++)
+            if (exps[c / 4] != PPN_ZERO_EXP)
+                m[c / 4 * LANES + r * 4 + c % 4] = mantissa(packed + ((rows == 4 ? r : 0) * cols + c) * 2, 2, bits);
+}
+
+static void unpack_rows(const uint8_t *packed, uint32_t count, uint32_t cols, int bits, int16_t *m, int8_t *exps) {
+    for (uint32_t k = 0; k < count; k++) {
+        unpack_row(packed, 4, cols, bits, m, exps);
+        packed += packed_bytes(4, cols, 2, 1);
+        m += up(cols) * LANES;
+        exps += up(cols);
+    }
+}
+
+static void pack_outputs(const int32_t *x, const int16_t *exps, uint32_t count, uint32_t cols, uint8_t *packed) {
+    for (uint32_t k = 0; k < count; k++) {
+        for (uint32_t r = 0; r < 4; r++)
+            for (uint32_t c = 0; c < cols; c++, packed += 4) memcpy(packed, x + c / 4 * LANES + r * 4 + c % 4, 4);
+        memcpy(packed, exps, up(cols) * 2);
+        packed += up(cols) * 2;
+        x += up(cols) * LANES;
+        exps += up(cols);
+    }
+}
+
+int ppn_device_directions(const ppn_device *d, uint8_t *rows, uint32_t first, const uint8_t *packed, uint32_t n) {
+    uint32_t bytes = packed_bytes(1, d->inputs, 2, 1), all = rows_of(d, d->directions), blocks = d->sizes.in_blocks;
+    if (n % bytes) return PPN_SHORT;
+    uint32_t count = n / bytes;
+    if (first > all || count > all - first) return PPN_REFUSED;
+    int16_t *m = (int16_t *)(void *)rows + first * blocks * LANES;
+    int8_t *exps = (int8_t *)rows + all * blocks * 32 + first * blocks;
+    for (uint32_t k = 0; k < count; k++)
+        unpack_row(packed + k * bytes, 1, d->inputs, d->bits_inputs, m + k * blocks * LANES, exps + k * blocks);
+    return 0;
+}
+
+/* ---- parameters ------------------------------------------------------------------------------------------------ */
+
+/* A matrix (or a chain's cores) or a bias among the parameters: blocks, the lanes of each that count, their width. */
+typedef struct {
+    uint32_t blocks, lanes;
+    int bits;
+} piece;
+
+static piece piece_of(const ppn_device *d, uint32_t stage, int bias) {
+    const ppn_stage *s = &d->net.stages[stage];
+    piece out = {d->net.places[stage].out_blocks, 4, 16};
+    if (bias) return out;
+    out.lanes = LANES;
+    out.blocks = up(s->rows) * up(s->cols);
+    if (s->chain < 0) {
+        out.bits = d->net.bits_weights;
+        return out;
+    }
+    const ppn_chain *c = &d->net.chains[s->chain];
+    out.blocks = 0;
+    for (uint32_t k = 0; k < c->modes; k++) {
+        int last = k + 1u == c->modes;
+        uint32_t rows = last ? c->rank[k] : (uint32_t)c->rank[k] * c->mode[k], cols = last ? c->mode[k] : c->rank[k + 1];
+        out.blocks += up(rows) * up(cols);
+    }
+    return out;
+}
+
+static uint32_t piece_width(const piece *p) { return p->bits > 8 ? 2 : 1; }
+
+ppn_packed_places ppn_device_places(const ppn_device *d) {
+    uint32_t end = d->sizes.parameter_blocks * 33;
+    ppn_packed_places out = {d->sizes.parameter_blocks * 32, d->sizes.parameter_blocks * 32, end};
+    for (uint32_t i = 0; i < d->net.stage_count; i++)
+        for (int bias = 0; bias <= d->net.stages[i].closes; bias++) {
+            piece p = piece_of(d, i, bias);
+            out.parameters -= p.blocks * p.lanes * piece_width(&p);
+            out.gradients -= p.blocks * p.lanes * 2;
+        }
+    return out;
+}
+
+/* Packed mantissas lie at the end of their room and are unpacked to its start. What is left to read is never longer
+ * than what is left to write, so writing never passes reading. */
+static void unpack_parameters(const ppn_device *d, uint8_t *parameters) {
+    const uint8_t *from = parameters + ppn_device_places(d).parameters;
+    const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
+    int16_t *to = (int16_t *)(void *)parameters;
+    for (uint32_t i = 0; i < d->net.stage_count; i++)
+        for (int bias = 0; bias <= d->net.stages[i].closes; bias++) {
+            piece p = piece_of(d, i, bias);
+            for (uint32_t k = 0; k < p.blocks; k++, exps++)
+                for (uint32_t l = 0; l < LANES; l++) {
+                    int16_t m = 0;
+                    if (l < p.lanes) {
+                        if (*exps != PPN_ZERO_EXP) m = mantissa(from, (int)piece_width(&p), p.bits);
+                        from += piece_width(&p);
+                    }
+                    *to++ = m;
+                }
+        }
+}
+
+/* The way back, from the last mantissa to the first: all are 16 bits wide, and of a bias block only row 0 is kept. */
+static void pack_gradients(const ppn_device *d, uint8_t *parameters) {
+    const int16_t *from = (const int16_t *)(void *)parameters + d->sizes.parameter_blocks * LANES;
+    int16_t *to = (int16_t *)(void *)parameters + d->sizes.parameter_blocks * LANES;
+    for (uint32_t i = d->net.stage_count; i-- > 0;)
+        for (int bias = d->net.stages[i].closes; bias >= 0; bias--) {
+            piece p = piece_of(d, i, bias);
+            for (uint32_t k = 0; k < p.blocks; k++) {
+                from -= LANES;
+                for (uint32_t l = p.lanes; l-- > 0;) *--to = from[l];
+            }
+        }
+}
+
+int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, uint8_t *parameters) {
+    unpack_parameters(d, parameters);
+    const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
+    return ppn_load(&d->net, weights, core->scratch, (const int16_t *)(void *)parameters, exps);
+}
+
+/* ---- batches --------------------------------------------------------------------------------------------------- */
+
+/* One microbatch, unpacked; see numbers_bytes(). */
+typedef struct {
+    int32_t *out;
+    int16_t *out_exps, *points, *cotangents;
+    int8_t *point_exps, *cotangent_exps;
+} numbers;
+
+static numbers numbers_at(const ppn_device *d, uint8_t *at) {
+    uint32_t outs = streams_of(d->directions) * d->sizes.out_blocks;
+    uint32_t points = point_rows(d, d->directions) * d->sizes.in_blocks;
+    numbers n;
+    n.out = (int32_t *)(void *)at;
+    n.points = (int16_t *)(void *)(at + outs * 64);
+    n.cotangents = n.points + points * LANES;
+    n.out_exps = n.cotangents + outs * LANES;
+    n.point_exps = (int8_t *)(n.out_exps + outs);
+    n.cotangent_exps = n.point_exps + points;
+    return n;
+}
+
+/* The microbatch |at| of a packed batch as the kernels take it; its points are unpacked into |n|. */
+static ppn_batch one(const ppn_device *d, const ppn_core *core, const uint8_t *rows, const ppn_packed *packed,
+                     uint32_t at, const numbers *n) {
+    uint32_t bytes = ppn_packed_points(d, packed->directions);
+    const int8_t *row_exps = (const int8_t *)rows + rows_of(d, d->directions) * d->sizes.in_blocks * 32;
+    unpack_rows(packed->points + at * bytes, point_rows(d, packed->directions), d->inputs, d->bits_inputs, n->points,
+                n->point_exps);
+    ppn_batch batch = {1,        packed->directions,
+                       d->bits_inputs,
+                       n->points, n->point_exps,
+                       (const int16_t *)(const void *)rows, row_exps,
+                       core->tape + at * core->tape_step, 0};
+    return batch;
+}
+
+int ppn_device_forward(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
+                       const ppn_packed *packed, uint8_t *out) {
+    numbers n = numbers_at(d, core->numbers);
+    uint32_t bytes = ppn_packed_outputs(d, packed->directions);
+    int flags = 0;
+    for (uint32_t k = 0; k < packed->count; k++) {
+        ppn_batch batch = one(d, core, rows, packed, k, &n);
+        flags |= ppn_forward(&d->net, weights, core->scratch, &batch, n.out, n.out_exps);
+        pack_outputs(n.out, n.out_exps, streams_of(packed->directions), d->outputs, out + k * bytes);
+    }
+    return flags;
+}
+
+int ppn_device_begin(const ppn_device *d, const ppn_core *core, const uint8_t *exps, uint32_t n, uint8_t limit) {
+    if (n != d->sizes.accumulators * 2u) return PPN_SHORT;
+    if (limit > 30) return PPN_REFUSED;
+    ppn_begin(&d->net, core->gradients, (const int16_t *)(const void *)exps, limit);
+    return 0;
+}
+
+uint32_t ppn_device_terms(const ppn_device *d, uint32_t directions) {
+    uint32_t panels = 1;
+    for (uint32_t i = 0; i < d->net.stage_count; i++) panels = most(panels, d->net.stages[i].panels);
+    return panels * streams_of(directions);
+}
+
+int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
+                        const ppn_packed *packed, uint32_t seed, uint32_t step, int kept) {
+    numbers n = numbers_at(d, core->numbers);
+    uint32_t bytes = ppn_packed_cotangents(d, packed->directions), streams = streams_of(packed->directions);
+    int flags = 0;
+    for (uint32_t k = 0; k < packed->count; k++) {
+        ppn_batch batch = one(d, core, rows, packed, k, &n);
+        ppn_counter counter = {seed, step, packed->first + k};
+        unpack_rows(packed->cotangents + k * bytes, streams, d->outputs, d->net.bits_gradients, n.cotangents,
+                    n.cotangent_exps);
+        if (!kept) flags |= ppn_forward(&d->net, weights, core->scratch, &batch, n.out, n.out_exps);
+        flags |= ppn_backward(&d->net, weights, core->gradients, core->scratch, &batch, n.cotangents, n.cotangent_exps,
+                              counter);
+    }
+    return flags;
+}
+
+void ppn_device_merge(const ppn_device *d, const ppn_core *core, const ppn_core *other) {
+    ppn_merge(&d->net, core->gradients, other->gradients);
+}
+
+int ppn_device_gradients(const ppn_device *d, const ppn_core *core, const uint8_t *weights, uint8_t *parameters,
+                         uint8_t *peaks) {
+    uint32_t *highest = (uint32_t *)(void *)(parameters + padded(d->sizes.parameter_blocks * 33));
+    int16_t *m = (int16_t *)(void *)parameters;
+    int8_t *exps = (int8_t *)parameters + d->sizes.parameter_blocks * 32;
+    int flags = ppn_gradients(&d->net, weights, core->gradients, core->scratch, m, exps, highest);
+    pack_gradients(d, parameters);
+    memcpy(peaks, highest, d->sizes.accumulators * 4u);
+    return flags;
+}

@@ -1,0 +1,307 @@
+"""A device at the other end of a byte stream."""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+
+from ppn import messages
+
+from ..errors import PicopinnError, UsageError
+from ..link.session import LinkLostError, RestartedError, Session
+from ..network import Program
+from ..smx import BLOCK, blocks_of
+from .base import Gradients, Rows, Scaling, Values
+from .packing import Bytes, Parameters, pack_directions, pack_rows, pairs, program_bytes, unpack_values
+
+RETURN = 60.0  # seconds that a device which went away has to come back
+Answer = TypeVar("Answer")
+_LOST = (LinkLostError, RestartedError)
+_PAUSE = 0.2  # seconds between two tries to find it again
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a device said to CONFIGURE, in bytes: ``regions`` each, ``used`` in all, ``left`` free; tapes and cores."""
+
+    regions: dict[str, int]
+    used: int
+    left: int
+    tapes: int
+    cores: int
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Since the device started: microseconds in kernels and busy in all, frames, damaged frames, bytes either way."""
+
+    kernel_us: int
+    busy_us: int
+    frames: int
+    damaged: int
+    bytes_in: int
+    bytes_out: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Backward:
+    points: Rows
+    directions: Rows | None
+    cotangents: Rows
+    first: int
+
+
+class RemoteDevice:
+    """Integer kernels on another machine; see :class:`picopinn.device.base.Device`.
+
+    What the device was told since the last ``configure`` is remembered, so that one that was reset, or whose link
+    broke, is told again and ends with the same bits.
+
+    Args:
+        session: the link to it.
+        microbatches: of a step, so that the device keeps as many tapes as it has memory for.
+        cores: the most to use.
+        patience: seconds that a device which went away has to come back.
+    """
+
+    def __init__(
+        self, session: Session, *, microbatches: int = 64, cores: int = 255, patience: float = RETURN
+    ) -> None:
+        self.session, self._patience = session, patience
+        self._wanted = (microbatches, cores)
+        self._program: Program
+        self._weights: Rows | None = None
+        self._scaling: tuple[Scaling, int, int] | None = None
+        self._backwards: list[_Backward] = []
+        self._sent_directions: Rows | None = None
+        self._flags = 0
+        self.memory: Memory | None = None
+
+    # ---- the verbs of a device
+
+    def configure(self, program: Program, directions: int) -> None:
+        """See Device; UsageError if the device has no room for the program."""
+        self._program, self._directions, self._flags = program, directions, 0
+        self._parameters = Parameters(program)
+        self._weights, self._scaling = None, None
+        self._backwards.clear()
+        self._tell(self._send_program)
+
+    def load(self, weights: Rows) -> None:
+        self._weights, self._scaling = weights, None
+        self._backwards.clear()
+        self._tell(self._send_weights)
+
+    def forward(self, points: Rows, directions: Rows | None, keep: bool = False) -> Values:
+        return self._ask(lambda: self._forward(points, directions, keep))
+
+    def begin(self, scaling: Scaling, seed: int, step: int) -> None:
+        self._scaling = scaling, seed, step
+        self._backwards.clear()
+        self._tell(self._send_scaling)
+
+    def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
+        backward = _Backward(points, directions, cotangents, first)
+        self._backwards.append(backward)
+        self._tell(lambda: self._send_backward(backward))
+
+    def gradients(self) -> Gradients:
+        return self._ask(self._gradients)
+
+    def flags(self) -> int:
+        flags, self._flags = self._flags, 0
+        return flags
+
+    def counters(self) -> Counters:
+        """What the device counted since it started."""
+        return Counters(*struct.unpack(messages.COUNTED_HEAD, self.session.call(messages.COUNTERS)))
+
+    def close(self) -> None:
+        """End the session; the device waits for the next."""
+        self.session.close()
+
+    # ---- a link that breaks
+
+    def _tell(self, send: Callable[[], None]) -> None:
+        """Send what is already remembered."""
+        try:
+            send()
+        except _LOST as error:
+            self._recover(error)
+
+    def _ask(self, ask: Callable[[], Answer]) -> Answer:
+        """Ask until there is an answer."""
+        while True:
+            try:
+                return ask()
+            except _LOST as error:
+                self._recover(error)
+
+    def _recover(self, error: PicopinnError) -> None:
+        """Wait for the device to come back and tell it everything that it was told.
+
+        Raises:
+            PicopinnError: it stays away.
+        """
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                self.session.connect()
+                self._send_everything()
+                return
+            except _LOST as again:
+                error = again
+            if time.monotonic() >= deadline:
+                raise PicopinnError(f"{error}; waited {self._patience:.0f} s for it to come back") from error
+            time.sleep(_PAUSE)
+
+    def _send_everything(self) -> None:
+        self._send_program()
+        if self._weights is not None:
+            self._send_weights()
+        if self._scaling is not None:
+            self._send_scaling()
+        for backward in self._backwards:
+            self._send_backward(backward)
+
+    # ---- requests
+
+    def _send_program(self) -> None:
+        if not self.session.info:
+            self.session.connect()
+        self._sent_directions = None
+        head = struct.pack(messages.CONFIGURE_HEAD, *self._wanted)
+        reply = self.session.call(messages.CONFIGURE, head + program_bytes(self._program, self._directions))
+        *sizes, used, left, tapes, cores = struct.unpack(messages.PLANNED_HEAD, reply)
+        self.memory = Memory(dict(zip(messages.REGIONS, sizes, strict=True)), used, left, tapes, cores)
+
+    def _send_weights(self) -> None:
+        assert self._weights is not None
+        packed = self._parameters.pack(self._weights)
+        requests = [(messages.WRITE, content) for content in self._pieces(messages.WRITE_HEAD, packed)]
+        *_, flags = self.session.stream([*requests, (messages.LOAD, b"")])
+        self._note(flags)
+
+    def _send_directions(self, directions: Rows | None) -> int:
+        """Set the directions if the device has others; answers how many."""
+        if directions is None or self._program.mode == "naive":
+            return 0
+        if directions is not self._sent_directions:
+            rows = pairs(directions) if self._program.mode == "difference" else directions
+            packed = pack_directions(rows, self._program.inputs)
+            room = (self._payload - struct.calcsize(messages.DIRECTIONS_HEAD)) // packed.shape[-1]
+            self._need(room, "a direction")
+            starts = range(0, len(packed), room)
+            heads = [struct.pack(messages.DIRECTIONS_HEAD, start) for start in starts]
+            contents = [bytes(packed[start : start + room]) for start in starts]
+            for flags in self.session.stream((messages.DIRECTIONS, h + c) for h, c in zip(heads, contents, strict=True)):
+                self._note(flags)
+            self._sent_directions = directions
+        return len(directions.exponents)
+
+    def _forward(self, points: Rows, directions: Rows | None, keep: bool) -> Values:
+        batch = self._batch(points, directions)
+        requests = (
+            (messages.FORWARD, struct.pack(messages.FORWARD_HEAD, batch.directions, stop - start, keep) + bytes(content))
+            for start, stop, content in batch.parts()
+        )
+        size = struct.calcsize(messages.FLAGS_HEAD)
+        outputs = []
+        for reply in self.session.stream(requests):
+            self._note(reply)
+            outputs.append(reply[size:])
+        return unpack_values(b"".join(outputs), batch.streams, self._program.outputs)
+
+    def _send_scaling(self) -> None:
+        assert self._scaling is not None
+        scaling, seed, step = self._scaling
+        head = struct.pack(messages.BEGIN_HEAD, seed, step, scaling.limit, 0)
+        self.session.call(messages.BEGIN, head + scaling.exponents.astype("<i2").tobytes())
+
+    def _send_backward(self, backward: _Backward) -> None:
+        batch = self._batch(backward.points, backward.directions)
+        packed = pack_rows(backward.cotangents, self._program.outputs)
+        requests = (
+            (
+                messages.BACKWARD,
+                struct.pack(messages.BACKWARD_HEAD, batch.directions, stop - start, backward.first + start)
+                + bytes(content)
+                + bytes(packed[start:stop]),
+            )
+            for start, stop, content in batch.parts()
+        )
+        for flags in self.session.stream(requests):
+            self._note(flags)
+
+    def _gradients(self) -> Gradients:
+        reply = self.session.call(messages.GRADIENTS)
+        self._note(reply)
+        peaks = np.frombuffer(reply, "<u4", offset=struct.calcsize(messages.FLAGS_HEAD))
+        total = self._parameters.gradient_bytes
+        requests = (
+            (messages.READ, struct.pack(messages.READ_HEAD, start, min(self._payload, total - start)))
+            for start in range(0, total, self._payload)
+        )
+        packed = b"".join(self.session.stream(requests))
+        return Gradients(self._parameters.unpack(packed), peaks.astype(np.uint32))
+
+    def _note(self, reply: bytes) -> None:
+        self._flags |= int(struct.unpack_from(messages.FLAGS_HEAD, reply)[0])
+
+    # ---- how much goes into one message
+
+    @property
+    def _payload(self) -> int:
+        return int(self.session.info["payload"])
+
+    def _pieces(self, head: str, content: bytes) -> Iterator[bytes]:
+        """``content`` cut into payloads that begin with their offset."""
+        room = self._payload - struct.calcsize(head)
+        for start in range(0, len(content), room):
+            yield struct.pack(head, start) + content[start : start + room]
+
+    def _batch(self, points: Rows, directions: Rows | None) -> _Batch:
+        """The batch packed and cut, its directions sent."""
+        naive = self._program.mode == "naive"
+        count = self._send_directions(directions)
+        if naive:
+            count = (points.exponents.shape[1] - 1) // 2
+        streams = 1 + 2 * count
+        packed = pack_rows(points, self._program.inputs).reshape(len(points.exponents), -1)
+        columns = self._program.outputs
+        cotangents = streams * (BLOCK * columns * 2 + blocks_of(columns))
+        outputs = streams * (BLOCK * columns * 4 + blocks_of(columns) * 2)
+        head = struct.calcsize(messages.BACKWARD_HEAD)
+        room = min((self._payload - head) // (packed.shape[1] + cotangents), (self._payload - head) // outputs)
+        self._need(room, "a microbatch of four points")
+        return _Batch(packed, count, streams, room)
+
+    def _need(self, room: int, what: str) -> None:
+        if room < 1:
+            raise UsageError(
+                f"{what} does not fit a message of {self._payload} bytes to {self.session.name}: use fewer directions"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """Packed points (n, bytes), and how many microbatches a message takes."""
+
+    packed: Bytes
+    directions: int
+    streams: int
+    room: int
+
+    def parts(self) -> Iterator[tuple[int, int, Bytes]]:
+        """Parts of nearly equal size, the same for a forward and its backward: start, stop, packed points."""
+        count = len(self.packed)
+        parts = -(-count // self.room)
+        edges = [count * k // max(parts, 1) for k in range(parts + 1)]
+        for start, stop in pairwise(edges):
+            yield start, stop, self.packed[start:stop]
