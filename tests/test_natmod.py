@@ -12,8 +12,7 @@ import pytest
 from mpremote.transport_serial import SerialTransport
 
 from firmware.tools import natmod
-from picopinn import toolchain
-from picopinn import kernels
+from picopinn import kernels, toolchain
 from picopinn.link.emulator import EmulatedBoard
 from picopinn.smx import SMX
 

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from . import __version__, describe, train
 from .device.addresses import FORMS, LOCAL, open_device
+from .device.meter import Meter
+from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization
 from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
@@ -114,7 +116,8 @@ def _train(
         current = Run.create(run, settings, solver.state())
     else:
         solver.restore(current.checkpoint.state)
-    _follow(current, solver, Console(quiet=quiet), quiet)
+    meter = Meter(board, solver.step_number) if isinstance(board, RemoteDevice) else None
+    _follow(current, solver, Console(quiet=quiet), quiet, meter)
 
 
 @app.command("evaluate")
@@ -246,13 +249,15 @@ def _resumable(ctx: typer.Context, path: Path) -> Run:
     return Run.open(path)
 
 
-def _follow(run: Run, solver: Solver, console: Console, quiet: bool) -> None:
+def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None) -> None:
     """Train to the end in front of a person."""
     network = solver.network
     smaller = f"{network.dense_parameters / network.parameters:.1f}x fewer than dense"
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{_title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
-    with train.reporting(console, solver.steps, solver.step_number, quiet) as show:
+    if meter is not None:
+        say(meter.memory())
+    with train.reporting(console, solver.steps, solver.step_number, quiet, meter) as show:
         train.train(run, solver, show)
     result = train.finish(run, solver)
     for warning in solver.engine.warnings():
