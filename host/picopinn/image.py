@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import ppn
+
 from . import uf2
 from .boards import Board, Filesystem, firmware_folder
 from .errors import PicopinnError, UsageError
@@ -38,7 +40,7 @@ def application(board: Board) -> Files:
     if not native.is_file():
         raise UsageError(f"no {native}: `invoke prebuild` makes native modules, for {board.arch} if it is in its list")
     files = {"main.py": (folder / "main.py").read_bytes(), "ppn/native.mpy": native.read_bytes()}
-    for source in sorted((folder / "ppn").glob("*.py")):
+    for source in sorted(Path(ppn.__file__).parent.glob("*.py")):
         files[f"ppn/{source.stem}.mpy"] = _compile(source, f"ppn/{source.name}")
     return files
 
