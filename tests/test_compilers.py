@@ -158,7 +158,7 @@ AVX2 = "-mavx2", "-mbmi", "-mbmi2", "-mlzcnt"
 SANITIZED = {  # the instruction sets of kernels_c/ffi, here by compiler flags
     "portable": [],
     "avx2": ["-DPPN_SIMD=2", *AVX2],
-    "avx512": ["-DPPN_SIMD=3", *AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "dq", "vl", "vnni"))],
+    "avx512": ["-DPPN_SIMD=3", *AVX2, *(f"-mavx512{part}" for part in ("f", "bw", "cd", "dq", "vl", "vnni"))],
 }
 
 

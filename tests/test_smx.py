@@ -217,3 +217,17 @@ def test_the_hosts_c_encodes_to_the_same_bits(blocks: Floats, data: st.DataObjec
     found = kernels.encode_reals(blocks, widths)
     np.testing.assert_array_equal(found[0], mantissas)
     np.testing.assert_array_equal(found[1], exponents)
+
+
+def test_the_hosts_c_gathers_what_it_scatters() -> None:
+    """Every element travels in the lane that names it, at its block's width; the other lanes are zero."""
+    rng = np.random.default_rng(0)
+    reals, widths = rng.normal(size=40), np.array([4, 8, 16, 16], np.uint8)
+    lanes = rng.permutation(64)
+    index = np.where(lanes < reals.size, lanes, -1).astype(np.int32).reshape(4, 16)
+    mantissas, exponents = kernels.gather(reals, index, widths)
+    expected = smx.encode_blocks(np.where(index >= 0, reals[index], 0.0), widths)
+    np.testing.assert_array_equal(mantissas, expected[0])
+    np.testing.assert_array_equal(exponents, expected[1])
+    back = kernels.scatter(mantissas, exponents, index, reals.size)
+    np.testing.assert_array_equal(back[index[index >= 0]], smx.decode_blocks(*expected)[index >= 0])

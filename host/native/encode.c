@@ -1,4 +1,4 @@
-/* encode.c: picopinn.smx.encode_blocks() in C, to the same bits. */
+/* encode.c: picopinn.smx.encode_blocks() and decode_blocks() in C, to the same bits. */
 #include "encode.h"
 
 #include <math.h>
@@ -19,15 +19,34 @@ static int round_block(const double *x, int e, int bits, int16_t *m) {
     return any;
 }
 
+static int8_t encode_block(const double *x, int bits, int16_t *m) {
+    double peak = 0;
+    int power;
+    for (int l = 0; l < 16; l++) peak = fabs(x[l]) > peak ? fabs(x[l]) : peak;
+    frexp(peak, &power); /* peak = f 2^power, 1/2 <= f < 1 */
+    int e = power - 1 - (bits - 2);
+    e = e < -127 ? -127 : e > 127 ? 127 : e;
+    return (int8_t)(round_block(x, e, bits, m) ? e : -128);
+}
+
 void picopinn_encode(uint32_t count, const double *reals, const uint8_t *widths, int16_t *mantissas, int8_t *exps) {
-    for (uint32_t k = 0; k < count; k++) {
-        const double *x = reals + 16 * (size_t)k;
-        double peak = 0;
-        int power;
-        for (int l = 0; l < 16; l++) peak = fabs(x[l]) > peak ? fabs(x[l]) : peak;
-        frexp(peak, &power); /* peak = f 2^power, 1/2 <= f < 1 */
-        int e = power - 1 - (widths[k] - 2);
-        e = e < -127 ? -127 : e > 127 ? 127 : e;
-        exps[k] = (int8_t)(round_block(x, e, widths[k], mantissas + 16 * (size_t)k) ? e : -128);
+    for (size_t k = 0; k < count; k++) exps[k] = encode_block(reals + 16 * k, widths[k], mantissas + 16 * k);
+}
+
+void picopinn_gather(uint32_t count, const double *reals, const int32_t *index, const uint8_t *widths,
+                     int16_t *mantissas, int8_t *exps) {
+    for (size_t k = 0; k < count; k++) {
+        double x[16];
+        for (int l = 0; l < 16; l++) x[l] = index[16 * k + (size_t)l] < 0 ? 0 : reals[index[16 * k + (size_t)l]];
+        exps[k] = encode_block(x, widths[k], mantissas + 16 * k);
+    }
+}
+
+void picopinn_scatter(uint32_t count, const int16_t *mantissas, const int8_t *exps, const int32_t *index,
+                      double *reals) {
+    for (size_t k = 0; k < count; k++) {
+        const double unit = ldexp(1.0, exps[k]);
+        for (size_t l = 16 * k; l < 16 * k + 16; l++)
+            if (index[l] >= 0) reals[index[l]] = mantissas[l] * unit;
     }
 }

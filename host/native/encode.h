@@ -1,4 +1,4 @@
-/* encode.h: reals to SMX on the host (spec 2.1). The kernels themselves know no floating point. */
+/* encode.h: reals to SMX and back on the host (spec 2.1). The kernels themselves know no floating point. */
 #ifndef PICOPINN_ENCODE_H
 #define PICOPINN_ENCODE_H
 
@@ -6,5 +6,13 @@
 
 /* Encode |count| blocks of 16 finite reals, block k to widths[k] bits (4 to 16): 16 mantissas and an exponent each. */
 void picopinn_encode(uint32_t count, const double *reals, const uint8_t *widths, int16_t *mantissas, int8_t *exps);
+
+/* The same for blocks whose lanes are reals[index[lane]], or 0 where the index is negative. */
+void picopinn_gather(uint32_t count, const double *reals, const int32_t *index, const uint8_t *widths,
+                     int16_t *mantissas, int8_t *exps);
+
+/* Decode |count| blocks, each lane to reals[index[lane]], or nowhere. */
+void picopinn_scatter(uint32_t count, const int16_t *mantissas, const int8_t *exps, const int32_t *index,
+                      double *reals);
 
 #endif

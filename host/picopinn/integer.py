@@ -12,7 +12,7 @@ from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling, Value
 from .device.local import LocalDevice
 from .engine import Pass
 from .errors import PicopinnError
-from .kernels import encode_reals
+from .kernels import encode_reals, gather, scatter
 from .network import Floats, Mode, Network, Precision, Program
 from .smx import BLOCK, blocks_of, decode_blocks, to_blocks
 
@@ -31,19 +31,15 @@ class Layout:
             index = tensor.element_index()
             indices.append(np.where(index >= 0, index + offset, -1))
             offset += tensor.size
-        sent = np.concatenate(indices)
         self.size = offset
-        self.source = np.where(sent >= 0, sent, offset).reshape(-1, LANES)  # padding reads a zero past the end
-        self.place = np.empty(offset, np.int64)  # of each master element among the lanes
-        lanes = np.flatnonzero(sent >= 0)
-        self.place[sent[lanes]] = lanes
+        self.index = np.concatenate(indices).reshape(-1, LANES).astype(np.int32)
         self.widths = np.concatenate([np.full(t.blocks, t.bits, np.uint8) for t in program.tensors])
 
     def encode(self, master: Floats) -> Rows:
-        return Rows(*encode_reals(np.append(master, 0.0)[self.source], self.widths))
+        return Rows(*gather(master, self.index, self.widths))
 
     def decode(self, gradients: Gradients) -> Floats:
-        return decode_blocks(gradients.values.mantissas, gradients.values.exponents).ravel()[self.place]
+        return scatter(gradients.values.mantissas, gradients.values.exponents, self.index, self.size)
 
 
 class IntegerEngine:
@@ -243,8 +239,12 @@ def _streams_of(values: Values, count: int) -> Floats:
 
 def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:
     """Exponents for the next try (spec 7)."""
-    _, length = np.frexp(peaks.astype(np.float64))  # exact: peaks are below 2^32
-    growth = length - (limit - HEADROOM)
-    growth = np.where(peaks > (1 << limit), np.maximum(growth, 4), np.where(peaks == 0, -8, growth))
-    scaled: NDArray[np.int16] = np.clip(exponents + growth, -400, 400).astype(np.int16)
-    return scaled
+    scaled = [_next_exponent(*pair, limit) for pair in zip(exponents.tolist(), peaks.tolist(), strict=True)]
+    return np.array(scaled, np.int16)
+
+
+def _next_exponent(exponent: int, peak: int, limit: int) -> int:
+    growth = peak.bit_length() - (limit - HEADROOM) if peak else -8
+    if peak > 1 << limit:
+        growth = max(growth, 4)
+    return min(max(exponent + growth, -400), 400)

@@ -29,9 +29,11 @@ __all__ = [
     "encode_integers",
     "encode_reals",
     "ffi",
+    "gather",
     "kernels",
     "matmul",
     "pointer",
+    "scatter",
     "variants",
 ]
 
@@ -102,6 +104,35 @@ def encode_reals(values: Floats, widths: NDArray[np.uint8]) -> tuple[NDArray[np.
         pointer("int8_t[]", exponents),
     )
     return mantissas, exponents
+
+
+def gather(
+    reals: Floats, index: NDArray[np.int32], widths: NDArray[np.uint8]
+) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+    """Encode ``reals[index]``, (blocks, 16), to ``widths`` (blocks,) one a block; a negative index is a zero."""
+    mantissas, exponents = np.empty(index.shape, np.int16), np.empty(len(index), np.int8)
+    lib.picopinn_gather(
+        len(index),
+        pointer("double[]", reals),
+        pointer("int32_t[]", index),
+        pointer("uint8_t[]", widths),
+        pointer("int16_t[]", mantissas),
+        pointer("int8_t[]", exponents),
+    )
+    return mantissas, exponents
+
+
+def scatter(mantissas: NDArray[np.int16], exponents: NDArray[np.int8], index: NDArray[np.int32], size: int) -> Floats:
+    """The ``size`` reals that :func:`gather` took blocks (blocks, 16) from, each named by ``index`` once."""
+    reals = np.empty(size)
+    lib.picopinn_scatter(
+        len(exponents),
+        pointer("int16_t[]", mantissas),
+        pointer("int8_t[]", exponents),
+        pointer("int32_t[]", index),
+        pointer("double[]", reals),
+    )
+    return reals
 
 
 def encode_integers(

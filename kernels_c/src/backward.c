@@ -3,18 +3,6 @@
 #include "pass.h"
 #include "rows_simd.h"
 
-/* Bias gradient: sums of the four rows of a cotangent row, |sum| <= 4 M(16) < 2^17. */
-static void ppn_bias_gradient(ppn_run c, uint32_t blocks, ppn_accumulator *a, int limit, int32_t *sums) {
-    for (uint32_t n = 0; n < blocks; n++) {
-        int16_t m[16];
-        int32_t x[4];
-        if (c.exps[n] == PPN_ZERO_EXP) continue;
-        ppn_load_block(&c, (int)n, m);
-        for (int l = 0; l < 4; l++) x[l] = m[l] + m[4 + l] + m[8 + l] + m[12 + l];
-        ppn_accumulate(a, limit, x, c.exps[n], 4, sums + 4 * n);
-    }
-}
-
 static void ppn_stage_gradient(ppn_return *b, uint32_t i) {
     const ppn_pass *p = &b->pass;
     const ppn_stage *s = &p->net->stages[i];
@@ -25,8 +13,13 @@ static void ppn_stage_gradient(ppn_return *b, uint32_t i) {
     int32_t *bias_sums = (int32_t *)(void *)(b->gradients + place->bias_sum);
     int limit = b->gradients[0];
     for (uint32_t r = 0; s->closes && r < p->streams; r++)
-        if (ppn_is_value(p->net, r))
+        if (ppn_is_value(p->net, r)) {
+#if PPN_SIMD
+            ppn_bias_sums(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, limit, bias_sums);
+#else
             ppn_bias_gradient(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, limit, bias_sums);
+#endif
+        }
 #if PPN_SIMD
     if (ppn_outer_streams(b, i, a, limit, sums)) return;
 #endif

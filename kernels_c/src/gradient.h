@@ -75,4 +75,16 @@ static inline void ppn_outer(ppn_accumulator *a, int limit, ppn_run left, uint32
                 ppn_outer_block(a, limit, &left, m, &right, n, sums + (m * cols + n) * 16);
 }
 
+/* Bias gradient: sums of the four rows of a cotangent row, |sum| <= 4 M(16) < 2^17. */
+static inline void ppn_bias_gradient(ppn_run c, uint32_t blocks, ppn_accumulator *a, int limit, int32_t *sums) {
+    for (uint32_t n = 0; n < blocks; n++) {
+        int16_t m[16];
+        int32_t x[4];
+        if (c.exps[n] == PPN_ZERO_EXP) continue;
+        ppn_load_block(&c, (int)n, m);
+        for (int l = 0; l < 4; l++) x[l] = m[l] + m[4 + l] + m[8 + l] + m[12 + l];
+        ppn_accumulate(a, limit, x, c.exps[n], 4, sums + 4 * n);
+    }
+}
+
 #endif

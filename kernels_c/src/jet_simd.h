@@ -1,258 +1,241 @@
-/* jet_simd.h: a layer's product, activation and its transpose for jets, block column by block column in registers.
- * Internal. The plain way (forward.c, backward.c) gives the same bits; it writes every pre-activation to memory. */
+/* jet_simd.h: a layer's product, activation and its transpose for jets, a chunk of block columns at a time. Internal.
+ * The plain way (forward.c, backward.c) gives the same bits; it writes every pre-activation to memory. */
 #ifndef PPN_JET_SIMD_H
 #define PPN_JET_SIMD_H
 
+#include "chunk_simd.h"
 #include "pass.h"
 
 #if PPN_SIMD
 
-#define PPN_LEFTS 384        /* blocks of all streams' rows that are held spread over lanes */
-#define PPN_STREAMS 65       /* streams that are held in lanes */
-#define PPN_GROUP 4          /* block columns that are worked on side by side */
-#define PPN_NO_BLOCK (-4096) /* exponent that puts a pair out of reach of any alignment */
+#define PPN_STREAMS 65 /* streams whose cotangents are held at once */
 
-/* The left operand of a stage: every stream's row. */
+/* ---- products -------------------------------------------------------------------------------------------------- */
+
+/* Columns of a stage matrix: right operands and, a lane each, exponents, for every inner block. */
 typedef struct {
-    uint32_t inner;
-    int headroom[2]; /* of stream 0, of the others */
-    int16_t exps[PPN_LEFTS];
-    ppn_left left[PPN_LEFTS];
-} ppn_lefts;
+    uint32_t inner, count;
+    ppn_lanes e[PPN_SPREAD];
+    ppn_right right[PPN_SPREAD][PPN_CHUNK];
+} ppn_columns;
 
-/* One block column of a stage matrix. */
-typedef struct {
-    int16_t exps[PPN_SPREAD];
-    ppn_right right[PPN_SPREAD];
-} ppn_column;
-
-static inline int16_t ppn_reach(int e) { return (int16_t)(e == PPN_ZERO_EXP ? PPN_NO_BLOCK : e); }
-
-static inline int ppn_lefts_fit(uint32_t inner, uint32_t streams, int bits, int other_bits) {
-    return streams <= PPN_STREAMS && inner <= PPN_SPREAD && inner * streams <= PPN_LEFTS && bits + other_bits <= 30;
-}
-static inline void ppn_spread_row(ppn_lefts *l, uint32_t stream, ppn_run row) {
-    ppn_operand from = {row.mantissas, row.wide, 0};
-    for (uint32_t k = 0; k < l->inner; k++) {
-        l->exps[stream * l->inner + k] = row.exps ? ppn_reach(row.exps[k]) : PPN_NO_BLOCK;
-        if (row.exps) l->left[stream * l->inner + k] = ppn_spread_simd(&from, k);
-    }
-}
-static inline void ppn_take_column(ppn_column *c, uint32_t inner, ppn_run matrix, uint32_t column, int over_rows) {
-    ppn_run run = ppn_run_at(matrix, (int)(over_rows ? column : column * inner));
+static inline void ppn_take_columns(ppn_columns *c, ppn_run matrix, uint32_t first, int over_rows) {
+    uint32_t apart = over_rows ? 1 : c->inner; /* blocks from column to column */
+    ppn_run run = ppn_run_at(matrix, (int)(first * apart));
     ppn_operand from = {run.mantissas, run.wide, over_rows};
-    for (uint32_t k = 0; k < inner; k++) {
+    for (uint32_t k = 0; k < c->inner; k++) {
+        int8_t e[PPN_CHUNK];
         uint32_t at = k * (uint32_t)matrix.step;
-        c->exps[k] = ppn_reach(run.exps[at]);
-        c->right[k] = ppn_right_simd(&from, at);
+        for (uint32_t n = 0; n < c->count; n++) {
+            e[n] = run.exps[at + n * apart];
+            c->right[k][n] = ppn_right_simd(&from, at + n * apart);
+        }
+        c->e[k] = ppn_reach(ppn_first8(e, c->count, PPN_ZERO_EXP));
     }
 }
-/* ppn_run_product() of a stream's row and the column; |inner| is given apart so that 1 and 2 can be constants. */
-static inline ppn_lanes ppn_column_product(const ppn_lefts *l, uint32_t stream, const ppn_column *c, uint32_t inner,
-                                           int *e) {
-    const int16_t *exps = l->exps + stream * inner;
-    const ppn_left *left = l->left + stream * inner;
-    int headroom = l->headroom[stream > 0], top = PPN_NO_BLOCK / 2;
-    ppn_lanes acc = ppn_all_simd(0);
-    for (uint32_t k = 0; k < inner; k++) top = ppn_max(top, exps[k] + c->exps[k]);
-    for (uint32_t k = 0; k < inner; k++) {
-        int shift = top - exps[k] - c->exps[k] + headroom;
-        if (shift <= 30) acc = ppn_add_simd(acc, ppn_rnd_simd(ppn_dot_simd(left[k], c->right[k]), shift));
+
+/* acc += left x right for every column, rounded by |s|. */
+static inline void ppn_add_products(ppn_lanes *acc, ppn_left left, const ppn_right *right, const ppn_shifts *s,
+                                    uint32_t count) {
+    for (uint32_t n = 0; n < count; n++) {
+        ppn_lanes x = ppn_dot_onto_simd(ppn_all_simd(s->half[n]), left, right[n]);
+        acc[n] = ppn_add_simd(acc[n], ppn_asr_by_simd(x, ppn_all_simd(s->shift[n])));
     }
-    *e = top == PPN_NO_BLOCK / 2 ? PPN_EMPTY_EXP : top + headroom;
-    return acc;
 }
-
-/* ---- lanes of one block ---------------------------------------------------------------------------------------- */
-
-/* A block in SMX(16) */
-typedef struct {
-    ppn_lanes m;
-    int e;
-} ppn_smx;
-
-static inline ppn_smx ppn_smx_of(ppn_lanes x, int e, int *flags) {
-    ppn_smx out;
-    out.e = ppn_encode_simd(x, e, 16, PPN_NEAREST, &out.m, flags);
-    return out;
-}
-static inline int ppn_smx_term(ppn_smx b, int shift) { return b.e == PPN_ZERO_EXP ? UNUSED_TERM : b.e + shift; }
-static inline int ppn_scaled_exp(ppn_smx b) { return b.e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : b.e - 14; }
-
-/* acc += term, as ppn_sum_add() */
-static inline ppn_lanes ppn_add_term_simd(ppn_lanes acc, const ppn_sum *s, ppn_lanes x, int e) {
-    int shift = s->top - e + s->headroom; /* huge for UNUSED_TERM */
-    return e == UNUSED_TERM || shift > 30 ? acc : ppn_add_simd(acc, ppn_rnd_simd(x, shift));
-}
-/* ppn_sum2() */
-static inline int ppn_sum2_simd(ppn_lanes x, int ex, ppn_lanes y, int ey, ppn_lanes *out) {
-    ppn_sum s = ppn_sum_open(2);
-    ppn_sum_offer(&s, ex);
-    ppn_sum_offer(&s, ey);
-    *out = ppn_add_term_simd(ppn_add_term_simd(ppn_all_simd(0), &s, x, ex), &s, y, ey);
-    return ppn_sum_exp(&s);
+/* ppn_run_product() of a row and every column. A row without exponents is zero. */
+static inline void ppn_chunk_product(ppn_run row, const ppn_columns *c, int bits, ppn_chunk *out) {
+    ppn_operand from = {row.mantissas, row.wide, 0};
+    ppn_lanes e[PPN_SPREAD], top = ppn_all_simd(2 * PPN_FAR);
+    for (uint32_t n = 0; n < PPN_CHUNK; n++) out->x[n] = ppn_all_simd(0);
+    out->e = ppn_all_simd(PPN_FAR);
+    if (!row.exps) return;
+    for (uint32_t k = 0; k < c->inner; k++) {
+        e[k] = ppn_add_simd(ppn_reach(ppn_all_simd(row.exps[k])), c->e[k]);
+        top = ppn_max_simd(top, e[k]);
+    }
+    out->e = ppn_add_simd(top, ppn_all_simd(ppn_headroom((int)c->inner, row.bits, bits)));
+    for (uint32_t k = 0; k < c->inner; k++) {
+        ppn_shifts s;
+        ppn_shifts_by(&s, ppn_sub_simd(out->e, e[k]));
+        if (c->count == PPN_CHUNK)
+            ppn_add_products(out->x, ppn_spread_simd(&from, k), c->right[k], &s, PPN_CHUNK);
+        else
+            ppn_add_products(out->x, ppn_spread_simd(&from, k), c->right[k], &s, c->count);
+    }
 }
 
 /* ppn_add_bias() */
-static inline ppn_lanes ppn_bias_simd(const uint8_t *bias, uint32_t blocks, uint32_t column, ppn_lanes acc, int *e) {
-    int f = (int8_t)bias[blocks * 8 + column];
-    if (f == PPN_ZERO_EXP) return acc;
-    ppn_lanes add = ppn_get_row_simd(bias + column * 8);
-    int to = ppn_max(*e, f - 14), down = to - *e, up = f - to;
-    acc = down > 30 ? ppn_all_simd(0) : ppn_rnd_simd(acc, down);
-    add = up >= 0 ? ppn_left_simd(add, up) : -up > 30 ? ppn_all_simd(0) : ppn_rnd_simd(add, -up);
-    *e = to;
-    return ppn_add_simd(acc, add);
-}
-
-typedef struct {
-    ppn_lanes h, p1, p2, p3;
-} ppn_curve_lanes;
-
-/* ppn_curve_at() for tanh */
-static inline ppn_curve_lanes ppn_tanh_simd(ppn_smx z) {
-    int s = ppn_min(z.e + 22, 25);
-    int32_t top = (1 << 25) - 1, fits = s > 0 ? top >> s : INT16_MAX;
-    ppn_lanes size = ppn_abs_simd(z.m), x, zero = ppn_all_simd(0);
-    if (s > 0)
-        x = ppn_left_simd(ppn_min_simd(size, ppn_all_simd(fits)), s);
-    else
-        x = -s > 30 ? zero : ppn_abs_simd(ppn_rnd_simd(z.m, -s));
-    x = ppn_where_simd(ppn_sub_simd(size, ppn_all_simd(fits)), ppn_all_simd(top), x);
-    ppn_lanes pairs = ppn_pairs_simd(PPN_TANH_TABLE, ppn_down_simd(x, 15));
-    ppn_lanes low = ppn_asr_simd(ppn_left_simd(pairs, 16), 16), f = ppn_and_simd(x, ppn_all_simd(32767));
-    ppn_lanes rise = ppn_mul_simd(ppn_sub_simd(ppn_asr_simd(pairs, 16), low), f);
-    ppn_curve_lanes c;
-    c.h = ppn_signed_simd(ppn_add_simd(low, ppn_rnd_simd(rise, 15)), z.m);
-    c.p1 = ppn_rnd_simd(ppn_sub_simd(ppn_all_simd(1 << 30), ppn_mul_simd(c.h, c.h)), 16);
-    c.p2 = ppn_rnd_simd(ppn_sub_simd(zero, ppn_mul_simd(c.h, c.p1)), 14);
-    ppn_lanes twice = ppn_left_simd(ppn_mul_simd(c.p1, c.p1), 1);
-    c.p3 = ppn_rnd_simd(ppn_sub_simd(ppn_sub_simd(zero, twice), ppn_mul_simd(c.h, c.p2)), 14);
-    return c;
-}
-static inline ppn_curve_lanes ppn_curve_simd(int activation, ppn_smx z) {
-    if (activation == PPN_TANH) return ppn_tanh_simd(z);
-    ppn_block block;
-    ppn_curve c;
-    ppn_put16_simd(block.m, z.m);
-    block.e = z.e;
-    ppn_curve_at(activation, &block, &c);
-    ppn_curve_lanes out = {ppn_get16_simd(c.h), ppn_get16_simd(c.p1), ppn_get16_simd(c.p2), ppn_get16_simd(c.p3)};
-    return out;
+static inline void ppn_chunk_bias(const uint8_t *bias, uint32_t blocks, uint32_t column, uint32_t count, ppn_chunk *c) {
+    const int8_t *exps = (const int8_t *)bias + blocks * 8 + column;
+    ppn_lanes zero = ppn_all_simd(0), f = ppn_reach(ppn_first8(exps, count, PPN_ZERO_EXP));
+    ppn_lanes to = ppn_max_simd(c->e, ppn_sub_simd(f, ppn_all_simd(14))), lift = ppn_sub_simd(f, to);
+    ppn_shifts acc, add;
+    int32_t up[PPN_CHUNK];
+    ppn_shifts_by(&acc, ppn_sub_simd(to, c->e));
+    ppn_shifts_by(&add, ppn_max_simd(ppn_sub_simd(zero, lift), zero));
+    ppn_put_simd(up, ppn_max_simd(lift, zero)); /* at most 14 */
+    for (uint32_t n = 0; n < count; n++) {
+        ppn_lanes b = ppn_left_by_simd(ppn_get_row_simd(bias + (column + n) * 8), ppn_all_simd(up[n]));
+        c->x[n] = ppn_add_simd(ppn_shifted(c->x[n], &acc, n), ppn_shifted(b, &add, n));
+    }
+    c->e = to;
 }
 
 /* ---- forward --------------------------------------------------------------------------------------------------- */
 
-/* What a block column needs, stream by stream. The work is done in phases over all streams of a group of columns, since
- * the steps for one block wait for each other and those for different blocks do not. */
+/* ppn_curve of a chunk. Of p1 and p2 the low halves alone, as ppn_madd_simd() wants one factor. */
 typedef struct {
-    ppn_lanes x[PPN_STREAMS];
-    int e[PPN_STREAMS];
-} ppn_phase;
+    ppn_lanes h[PPN_CHUNK], p1[PPN_CHUNK], p2[PPN_CHUNK], p3[PPN_CHUNK];
+} ppn_curves;
 
-static inline void ppn_products(const ppn_lefts *l, const ppn_column *c, uint32_t streams, ppn_phase *out) {
-    if (l->inner == 1)
-        for (uint32_t r = 0; r < streams; r++) out->x[r] = ppn_column_product(l, r, c, 1, &out->e[r]);
-    else if (l->inner == 2)
-        for (uint32_t r = 0; r < streams; r++) out->x[r] = ppn_column_product(l, r, c, 2, &out->e[r]);
-    else
-        for (uint32_t r = 0; r < streams; r++) out->x[r] = ppn_column_product(l, r, c, l->inner, &out->e[r]);
-}
-static inline void ppn_arguments(ppn_phase *p, uint32_t streams, ppn_smx *out, int *flags) {
-    for (uint32_t r = 0; r < streams; r++) out[r] = ppn_smx_of(p->x[r], p->e[r], flags);
-}
+static inline ppn_lanes ppn_low16(ppn_lanes x) { return ppn_and_simd(x, ppn_all_simd(0xFFFF)); }
+static inline ppn_lanes ppn_times(ppn_lanes x, ppn_lanes y) { return ppn_madd_simd(ppn_low16(x), y); }
 
-/* Outputs and linearization of streams 1 .. (ppn_jet). */
-static inline void ppn_jets(const ppn_smx *z, const ppn_curve_lanes *c, uint32_t streams, ppn_phase *next,
-                            ppn_phase *change) {
-    for (uint32_t r = 1; r < streams; r += 2) {
-        ppn_smx a = z[r], s = z[r + 1];
-        ppn_lanes q = ppn_rnd_simd(ppn_mul_simd(a.m, a.m), 15);
-        int of_s = ppn_smx_term(s, -14), of_q = a.e == PPN_ZERO_EXP ? UNUSED_TERM : 2 * a.e;
-        next->x[r] = ppn_mul_simd(c->p1, a.m);
-        change->x[r] = ppn_mul_simd(c->p2, a.m);
-        next->e[r] = change->e[r] = ppn_scaled_exp(a);
-        next->e[r + 1] = ppn_sum2_simd(ppn_mul_simd(c->p1, s.m), of_s, ppn_mul_simd(c->p2, q), of_q, &next->x[r + 1]);
-        change->e[r + 1] =
-            ppn_sum2_simd(ppn_mul_simd(c->p2, s.m), of_s, ppn_mul_simd(c->p3, q), of_q, &change->x[r + 1]);
+/* ppn_curve_at() for tanh; |z| as encoded */
+static inline void ppn_tanh_chunk(const ppn_chunk *z, uint32_t count, ppn_curves *c) {
+    ppn_lanes zero = ppn_all_simd(0), s = ppn_add_simd(z->e, ppn_all_simd(22)), most = ppn_all_simd((1 << 25) - 1);
+    ppn_lanes lift = ppn_max_simd(ppn_min_simd(s, ppn_all_simd(25)), zero);
+    int32_t up[PPN_CHUNK], fits[PPN_CHUNK];
+    ppn_shifts by;
+    ppn_shifts_by(&by, ppn_max_simd(ppn_sub_simd(zero, s), zero));
+    ppn_put_simd(up, lift);
+    ppn_put_simd(fits, ppn_down_by_simd(most, lift));
+    for (uint32_t n = 0; n < count; n++) {
+        ppn_lanes size = ppn_abs_simd(ppn_shifted(z->x[n], &by, n)), fit = ppn_all_simd(fits[n]);
+        ppn_lanes x = ppn_left_by_simd(ppn_min_simd(size, fit), ppn_all_simd(up[n]));
+        x = ppn_where_simd(ppn_sub_simd(size, fit), most, x);
+        ppn_lanes pairs = ppn_pairs_simd(PPN_TANH_TABLE, ppn_down_simd(x, 15));
+        ppn_lanes low = ppn_asr_simd(ppn_left_simd(pairs, 16), 16), f = ppn_and_simd(x, ppn_all_simd(32767));
+        ppn_lanes rise = ppn_madd_simd(ppn_sub_simd(ppn_asr_simd(pairs, 16), low), f);
+        ppn_lanes h = ppn_signed_simd(ppn_add_simd(low, ppn_rnd_simd(rise, 15)), z->x[n]);
+        ppn_lanes p1 = ppn_rnd_simd(ppn_sub_simd(ppn_all_simd(1 << 30), ppn_times(h, h)), 16); /* >= 0 */
+        ppn_lanes p2 = ppn_rnd_simd(ppn_sub_simd(zero, ppn_madd_simd(p1, h)), 14);
+        ppn_lanes twice = ppn_left_simd(ppn_madd_simd(p1, p1), 1);
+        c->h[n] = h;
+        c->p1[n] = p1;
+        c->p2[n] = ppn_low16(p2);
+        c->p3[n] = ppn_rnd_simd(ppn_sub_simd(zero, ppn_add_simd(twice, ppn_times(h, p2))), 14);
+    }
+}
+static inline void ppn_curve_chunk(int activation, const ppn_chunk *z, uint32_t count, ppn_curves *c) {
+    if (activation == PPN_TANH) {
+        ppn_tanh_chunk(z, count, c);
+        return;
+    }
+    int32_t e[PPN_CHUNK];
+    ppn_put_simd(e, z->e);
+    for (uint32_t n = 0; n < count; n++) {
+        ppn_block block;
+        ppn_curve curve;
+        ppn_put16_simd(block.m, z->x[n]);
+        block.e = e[n];
+        ppn_curve_at(activation, &block, &curve);
+        c->h[n] = ppn_get16_simd(curve.h);
+        c->p1[n] = ppn_get_low16_simd(curve.p1);
+        c->p2[n] = ppn_get_low16_simd(curve.p2);
+        c->p3[n] = ppn_get16_simd(curve.p3);
     }
 }
 
-/* Where each stream's outputs go. */
+/* The chunk of a layer that is worked on. */
 typedef struct {
-    uint8_t *rows[PPN_STREAMS];
-    int bits[2], wide[2]; /* of stream 0, of the others */
-} ppn_next_rows;
+    ppn_layer_out to;
+    uint32_t column, count;
+    ppn_lanes bits[2]; /* of the next inputs: stream 0, the others */
+    ppn_curves curve;
+} ppn_layer_chunk;
 
-static inline void ppn_find_rows(const ppn_layer_out *o, ppn_next_rows *to) {
-    for (uint32_t r = 0; r < o->pass->streams; r++) to->rows[r] = ppn_next_row(o, r);
-    for (uint32_t k = 0; k < 2; k++) {
-        to->bits[k] = ppn_row_bits(o->pass->net, k);
-        to->wide[k] = ppn_wide(to->bits[k]);
-    }
+/* Encode a stream's outputs into the next stage's input. */
+static inline void ppn_put_outputs(ppn_layer_chunk *l, uint32_t stream, ppn_chunk *c) {
+    ppn_pass *p = l->to.pass;
+    int wide = ppn_wide(ppn_row_bits(p->net, stream));
+    ppn_encode_chunk(c, l->count, l->bits[stream > 0], NULL, &p->flags);
+    ppn_store_chunk(ppn_next_row(&l->to, stream), l->to.blocks, wide, l->column, l->count, c);
+}
+/* Keep a stream's part of the linearization: mantissas as ppn_keep() makes them, with exponents |e| + 15. */
+static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_lanes *m, ppn_lanes e) {
+    uint32_t at = (stream - 1) * l->to.blocks + l->column;
+    int16_t exps[PPN_CHUNK];
+    for (uint32_t n = 0; n < l->count; n++) ppn_put16_simd(l->to.slopes.changes + (at + n) * 16, m[n]);
+    ppn_put16_simd(exps, ppn_add_simd(e, ppn_all_simd(15))); /* one that does not count stays far below EMPTY */
+    memcpy(l->to.slopes.exps + at, exps, l->count * sizeof *exps);
 }
 
-static inline void ppn_put_column(ppn_layer_out *o, const ppn_next_rows *to, uint32_t column, const ppn_phase *next,
-                                  const ppn_phase *change) {
-    const ppn_slopes *s = &o->slopes;
-    uint32_t streams = o->pass->streams;
-    int flags = 0;
-    for (uint32_t r = 0; r < streams; r++) {
-        ppn_lanes m;
-        int e = ppn_encode_simd(next->x[r], next->e[r], to->bits[r > 0], PPN_NEAREST, &m, &flags);
-        ppn_store_simd(to->rows[r], o->blocks, to->wide[r > 0], column, m, e);
+/* Stream 0, from its encoded pre-activations. */
+static inline void ppn_put_base(ppn_layer_chunk *l, const ppn_chunk *z) {
+    ppn_chunk out;
+    ppn_curve_chunk(l->to.pass->net->activation, z, l->count, &l->curve);
+    for (uint32_t n = 0; n < l->count; n++) {
+        ppn_put_low16_simd(ppn_p1(&l->to.slopes, 0, l->column + n), l->curve.p1[n]);
+        out.x[n] = l->curve.h[n];
     }
-    for (uint32_t r = 1; r < streams; r++) { /* ppn_keep() */
-        uint32_t at = (r - 1) * s->blocks + column;
-        ppn_put16_simd(s->changes + at * 16, ppn_rnd_simd(change->x[r], 15));
-        s->exps[at] = (int16_t)(change->e[r] == PPN_EMPTY_EXP ? PPN_EMPTY_EXP : change->e[r] + 15);
-    }
-    o->pass->flags |= flags;
+    out.e = ppn_all_simd(-15);
+    ppn_put_outputs(l, 0, &out);
 }
+/* ppn_jet() */
+static inline void ppn_put_jet(ppn_layer_chunk *l, uint32_t stream, const ppn_chunk *a, const ppn_chunk *s) {
+    const ppn_curves *c = &l->curve;
+    ppn_lanes ea = ppn_reach(a->e), of_s = ppn_sub_simd(ppn_reach(s->e), ppn_all_simd(14)), of_q = ppn_add_simd(ea, ea);
+    ppn_lanes top = ppn_add_simd(ppn_max_simd(of_s, of_q), ppn_all_simd(1));
+    ppn_lanes d[PPN_CHUNK], n2[PPN_CHUNK];
+    ppn_shifts by_s, by_q;
+    ppn_chunk odd, even;
+    ppn_shifts_by(&by_s, ppn_sub_simd(top, of_s));
+    ppn_shifts_by(&by_q, ppn_sub_simd(top, of_q));
+    odd.e = ppn_sub_simd(ea, ppn_all_simd(14));
+    even.e = top;
+    for (uint32_t n = 0; n < l->count; n++) {
+        ppn_lanes am = a->x[n], sm = s->x[n], q = ppn_rnd_simd(ppn_times(am, am), 15);
+        odd.x[n] = ppn_madd_simd(c->p1[n], am);
+        d[n] = ppn_rnd_simd(ppn_madd_simd(c->p2[n], am), 15);
+        even.x[n] = ppn_add_simd(ppn_shifted(ppn_madd_simd(c->p1[n], sm), &by_s, n),
+                                 ppn_shifted(ppn_madd_simd(c->p2[n], q), &by_q, n));
+        ppn_lanes x = ppn_add_simd(ppn_shifted(ppn_madd_simd(c->p2[n], sm), &by_s, n),
+                                   ppn_shifted(ppn_madd_simd(c->p3[n], q), &by_q, n));
+        n2[n] = ppn_rnd_simd(x, 15);
+    }
+    ppn_put_kept(l, stream, d, odd.e);
+    ppn_put_kept(l, stream + 1, n2, top);
+    ppn_put_outputs(l, stream, &odd);
+    ppn_put_outputs(l, stream + 1, &even);
+}
+
+static inline ppn_run ppn_panel_of(ppn_run row, uint32_t at) { return row.exps ? ppn_run_at(row, (int)at) : row; }
 
 /* Stage |i|, which closes, and its activation. Answers 0 where the plain way must do it. */
 static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
-    const ppn_place *next = &net->places[i + 1];
     uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s));
-    int bits[2] = {i ? ppn_row_bits(net, 0) : p->batch->bits_inputs, i ? ppn_row_bits(net, 1) : p->batch->bits_inputs};
-    if (net->mode != PPN_JET || !ppn_lefts_fit(inner, p->streams, ppn_max(bits[0], bits[1]), matrix.bits)) return 0;
-    ppn_layer_out o = {p, ppn_slopes_of(p, i), p->tape + next->input, next->in_blocks};
-    ppn_lefts l;
-    ppn_column c[PPN_GROUP];
-    ppn_phase x[PPN_GROUP], change[PPN_GROUP];
-    ppn_smx z[PPN_GROUP][PPN_STREAMS];
-    ppn_curve_lanes curve[PPN_GROUP];
-    ppn_next_rows to;
-    const uint8_t *bias = p->weights + net->places[i].bias;
-    ppn_find_rows(&o, &to);
-    l.inner = inner;
-    for (int k = 0; k < 2; k++) l.headroom[k] = ppn_headroom((int)inner, bits[k], matrix.bits);
+    int widest = i ? ppn_max(net->bits_base, net->bits_activations) : p->batch->bits_inputs;
+    if (net->mode != PPN_JET || inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
+    ppn_layer_chunk l;
+    ppn_columns columns;
+    ppn_chunk z, a;
+    ppn_lanes wide = ppn_all_simd(16);
+    ppn_layer_out to = {p, ppn_slopes_of(p, i), p->tape + net->places[i + 1].input, net->places[i + 1].in_blocks};
+    l.to = to;
+    for (uint32_t k = 0; k < 2; k++) l.bits[k] = ppn_all_simd(ppn_row_bits(net, k));
     matrix.step = s->expand ? (int)outer : 1;
-    for (uint32_t panel = 0; panel < s->panels; panel++) {
-        for (uint32_t r = 0; r < p->streams; r++) {
-            ppn_run row = ppn_stage_row(net, p->batch, p->tape, p->at, i, r);
-            ppn_spread_row(&l, r, row.exps ? ppn_run_at(row, (int)(panel * inner)) : row);
-        }
-        for (uint32_t k = 0; k < outer; k += PPN_GROUP) {
-            uint32_t group = outer - k < PPN_GROUP ? outer - k : PPN_GROUP, column = panel * outer + k;
-            for (uint32_t g = 0; g < group; g++) {
-                ppn_take_column(&c[g], inner, matrix, k + g, s->expand);
-                ppn_products(&l, &c[g], p->streams, &x[g]);
-                x[g].x[0] = ppn_bias_simd(bias, o.blocks, column + g, x[g].x[0], &x[g].e[0]);
+    columns.inner = inner;
+    for (uint32_t panel = 0; panel < s->panels; panel++)
+        for (uint32_t k = 0; k < outer; k += PPN_CHUNK) {
+            l.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
+            l.column = panel * outer + k;
+            ppn_take_columns(&columns, matrix, k, s->expand);
+            for (uint32_t r = 0; r < p->streams; r++) {
+                ppn_run row = ppn_panel_of(ppn_stage_row(net, p->batch, p->tape, p->at, i, r), panel * inner);
+                ppn_chunk_product(row, &columns, matrix.bits, &z);
+                if (r == 0) ppn_chunk_bias(p->weights + net->places[i].bias, l.to.blocks, l.column, l.count, &z);
+                ppn_encode_chunk(&z, l.count, wide, NULL, &p->flags);
+                if (r == 0)
+                    ppn_put_base(&l, &z);
+                else if (r % 2)
+                    a = z;
+                else
+                    ppn_put_jet(&l, r - 1, &a, &z);
             }
-            for (uint32_t g = 0; g < group; g++) ppn_arguments(&x[g], p->streams, z[g], &p->flags);
-            for (uint32_t g = 0; g < group; g++) curve[g] = ppn_curve_simd(net->activation, z[g][0]);
-            for (uint32_t g = 0; g < group; g++) {
-                ppn_put16_simd(ppn_p1(&o.slopes, 0, column + g), curve[g].p1);
-                x[g].x[0] = curve[g].h;
-                x[g].e[0] = -15;
-                ppn_jets(z[g], &curve[g], p->streams, &x[g], &change[g]);
-            }
-            for (uint32_t g = 0; g < group; g++) ppn_put_column(&o, &to, column + g, &x[g], &change[g]);
         }
-    }
     return 1;
 }
 
@@ -262,45 +245,63 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
 typedef struct {
     ppn_return *b;
     ppn_slopes slopes;
-    uint32_t keys[PPN_STREAMS];
-} ppn_return_out;
+    uint32_t column, count, keys[PPN_STREAMS];
+} ppn_return_chunk;
 
-static inline void ppn_put_cotangents(ppn_return_out *o, uint32_t column, const ppn_phase *p) {
-    uint32_t blocks = o->slopes.blocks;
-    int bits = o->b->pass.net->bits_gradients;
-    for (uint32_t r = 0; r < o->b->pass.streams; r++) {
-        ppn_rounding how = {o->keys[r], column * 16, 1};
-        ppn_lanes m;
-        int e = ppn_encode_simd(p->x[r], p->e[r], bits, how, &m, &o->b->pass.flags);
-        ppn_store_simd(ppn_row16_at(o->b->rows[1], blocks, r), blocks, 1, column, m, e);
-    }
+static inline void ppn_put_cotangents(ppn_return_chunk *o, uint32_t stream, ppn_chunk *c) {
+    ppn_pass *p = &o->b->pass;
+    uint32_t seeds[PPN_CHUNK], blocks = o->slopes.blocks;
+    for (uint32_t n = 0; n < PPN_CHUNK; n++) seeds[n] = o->keys[stream] + (o->column + n) * 16 * 0x9E3779B9u;
+    ppn_encode_chunk(c, o->count, ppn_all_simd(p->net->bits_gradients), seeds, &p->flags);
+    ppn_store_chunk(ppn_row16_at(o->b->rows[1], blocks, stream), blocks, 1, o->column, o->count, c);
 }
-static inline ppn_smx ppn_change_simd(const ppn_return_out *o, uint32_t column, uint32_t stream) {
-    const ppn_slopes *s = &o->slopes;
-    uint32_t at = (stream - 1) * s->blocks + column;
-    ppn_smx out = {ppn_get16_simd(s->changes + at * 16), s->exps[at]};
-    return out;
+/* A kept part of the linearization: mantissas, low halves alone, and the exponents of its products with |c|. */
+static inline const int16_t *ppn_kept_mantissas(const ppn_return_chunk *o, uint32_t stream) {
+    return o->slopes.changes + ((stream - 1) * o->slopes.blocks + o->column) * 16;
+}
+static inline ppn_lanes ppn_kept_exps(const ppn_return_chunk *o, uint32_t stream, const ppn_chunk *c) {
+    const int16_t *at = o->slopes.exps + (stream - 1) * o->slopes.blocks + o->column;
+    ppn_lanes e = ppn_first16(at, o->count, PPN_FAR), empty = ppn_all_simd(PPN_EMPTY_EXP);
+    e = ppn_where_simd(ppn_sub_simd(e, empty), e, ppn_all_simd(PPN_FAR));
+    return ppn_add_simd(e, ppn_reach(c->e));
 }
 
-/* ppn_return_column() for jets: |c| are the cotangents after the activation, |out| those before it. */
-static inline void ppn_return_jet_simd(const ppn_return_out *o, uint32_t column, const ppn_smx *c, ppn_phase *out) {
+/* ppn_return_column() for jets, from the encoded cotangents |c| after the activation. */
+static inline void ppn_return_jet(ppn_return_chunk *o, const ppn_chunk *c) {
     uint32_t streams = o->b->pass.streams;
-    ppn_lanes p1 = ppn_get16_simd(ppn_p1(&o->slopes, 0, column));
-    ppn_sum sum = ppn_sum_open(streams);
-    ppn_sum_offer(&sum, ppn_smx_term(c[0], -14));
-    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_kept_exp(ppn_change_simd(o, column, r).e, c[r].e));
-    ppn_lanes acc = ppn_add_term_simd(ppn_all_simd(0), &sum, ppn_mul_simd(p1, c[0].m), ppn_smx_term(c[0], -14));
+    ppn_lanes less = ppn_all_simd(14), of_h = ppn_sub_simd(ppn_reach(c[0].e), less), top = of_h;
+    ppn_shifts by[2];
+    ppn_chunk base, odd, even;
+    for (uint32_t r = 1; r < streams; r++) top = ppn_max_simd(top, ppn_kept_exps(o, r, &c[r]));
+    base.e = ppn_add_simd(top, ppn_all_simd(ppn_length(streams - 1)));
+    ppn_shifts_by(&by[0], ppn_sub_simd(base.e, of_h));
+    const int16_t *p1 = ppn_p1(&o->slopes, 0, o->column);
+    for (uint32_t n = 0; n < o->count; n++)
+        base.x[n] = ppn_shifted(ppn_madd_simd(ppn_get_low16_simd(p1 + n * 16), c[0].x[n]), &by[0], n);
     for (uint32_t r = 1; r < streams; r += 2) {
-        ppn_smx d = ppn_change_simd(o, column, r), n = ppn_change_simd(o, column, r + 1), a = c[r], s = c[r + 1];
-        acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(d.m, a.m), ppn_kept_exp(d.e, a.e));
-        acc = ppn_add_term_simd(acc, &sum, ppn_mul_simd(n.m, s.m), ppn_kept_exp(n.e, s.e));
-        out->e[r] = ppn_sum2_simd(ppn_mul_simd(p1, a.m), ppn_smx_term(a, -14), ppn_mul_simd(d.m, s.m),
-                                  ppn_kept_exp(d.e, s.e), &out->x[r]);
-        out->x[r + 1] = ppn_mul_simd(p1, s.m);
-        out->e[r + 1] = ppn_scaled_exp(s);
+        const ppn_chunk *a = &c[r], *s = &c[r + 1];
+        const int16_t *d = ppn_kept_mantissas(o, r), *n2 = ppn_kept_mantissas(o, r + 1);
+        ppn_lanes of_a = ppn_sub_simd(ppn_reach(a->e), less), of_s = ppn_kept_exps(o, r, s);
+        ppn_shifts by_a, by_s;
+        odd.e = ppn_add_simd(ppn_max_simd(of_a, of_s), ppn_all_simd(1));
+        even.e = ppn_sub_simd(ppn_reach(s->e), less);
+        ppn_shifts_by(&by_a, ppn_sub_simd(odd.e, of_a));
+        ppn_shifts_by(&by_s, ppn_sub_simd(odd.e, of_s));
+        ppn_shifts_by(&by[0], ppn_sub_simd(base.e, ppn_kept_exps(o, r, a)));
+        ppn_shifts_by(&by[1], ppn_sub_simd(base.e, ppn_kept_exps(o, r + 1, s)));
+        for (uint32_t n = 0; n < o->count; n++) {
+            ppn_lanes p = ppn_get_low16_simd(p1 + n * 16), dm = ppn_get_low16_simd(d + n * 16);
+            ppn_lanes da = ppn_madd_simd(dm, a->x[n]);
+            ppn_lanes ns = ppn_madd_simd(ppn_get_low16_simd(n2 + n * 16), s->x[n]);
+            base.x[n] = ppn_add_simd(base.x[n], ppn_add_simd(ppn_shifted(da, &by[0], n), ppn_shifted(ns, &by[1], n)));
+            odd.x[n] = ppn_add_simd(ppn_shifted(ppn_madd_simd(p, a->x[n]), &by_a, n),
+                                    ppn_shifted(ppn_madd_simd(dm, s->x[n]), &by_s, n));
+            even.x[n] = ppn_madd_simd(p, s->x[n]);
+        }
+        ppn_put_cotangents(o, r, &odd);
+        ppn_put_cotangents(o, r + 1, &even);
     }
-    out->x[0] = acc;
-    out->e[0] = ppn_sum_exp(&sum);
+    ppn_put_cotangents(o, 0, &base);
 }
 
 /* The cotangent of stage |i|'s input through the activation before it. Answers 0 where the plain way must do it. */
@@ -308,31 +309,30 @@ static inline int ppn_return_jets(ppn_return *b, uint32_t i, ppn_run matrix) {
     const ppn_network *net = b->pass.net;
     const ppn_stage *s = &net->stages[i];
     uint32_t outer = ppn_blocks(ppn_stage_in(s)), inner = ppn_blocks(ppn_stage_out(s)), streams = b->pass.streams;
-    int over_rows = !s->expand, bits = net->bits_gradients;
-    if (net->mode != PPN_JET || !ppn_lefts_fit(inner, streams, bits, matrix.bits)) return 0;
-    ppn_return_out o = {b, ppn_slopes_of(&b->pass, i - 1), {0}};
-    ppn_smx cotangents[PPN_GROUP][PPN_STREAMS];
-    ppn_lefts l;
-    ppn_column c[PPN_GROUP];
-    ppn_phase x[PPN_GROUP];
-    l.inner = inner;
-    l.headroom[0] = l.headroom[1] = ppn_headroom((int)inner, bits, matrix.bits);
-    matrix.step = over_rows ? (int)outer : 1;
+    int over_rows = !s->expand;
+    if (net->mode != PPN_JET || streams > PPN_STREAMS || inner > PPN_SPREAD || net->bits_gradients + matrix.bits > 30)
+        return 0;
+    ppn_return_chunk o;
+    ppn_chunk c[PPN_STREAMS];
+    ppn_columns columns;
+    ppn_lanes wide = ppn_all_simd(16);
+    o.b = b;
+    o.slopes = ppn_slopes_of(&b->pass, i - 1);
     for (uint32_t r = 0; r < streams; r++) o.keys[r] = ppn_stream_rounding(b, r).key;
-    for (uint32_t panel = 0; panel < s->panels; panel++) {
-        for (uint32_t r = 0; r < streams; r++)
-            ppn_spread_row(&l, r, ppn_run_at(ppn_cotangent_row(b, i, r), (int)(panel * inner)));
-        for (uint32_t k = 0; k < outer; k += PPN_GROUP) {
-            uint32_t group = outer - k < PPN_GROUP ? outer - k : PPN_GROUP, column = panel * outer + k;
-            for (uint32_t g = 0; g < group; g++) {
-                ppn_take_column(&c[g], inner, matrix, k + g, over_rows);
-                ppn_products(&l, &c[g], streams, &x[g]);
+    matrix.step = over_rows ? (int)outer : 1;
+    columns.inner = inner;
+    for (uint32_t panel = 0; panel < s->panels; panel++)
+        for (uint32_t k = 0; k < outer; k += PPN_CHUNK) {
+            o.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
+            o.column = panel * outer + k;
+            ppn_take_columns(&columns, matrix, k, over_rows);
+            for (uint32_t r = 0; r < streams; r++) {
+                ppn_run row = ppn_run_at(ppn_cotangent_row(b, i, r), (int)(panel * inner));
+                ppn_chunk_product(row, &columns, matrix.bits, &c[r]);
+                ppn_encode_chunk(&c[r], o.count, wide, NULL, &b->pass.flags);
             }
-            for (uint32_t g = 0; g < group; g++) ppn_arguments(&x[g], streams, cotangents[g], &b->pass.flags);
-            for (uint32_t g = 0; g < group; g++) ppn_return_jet_simd(&o, column + g, cotangents[g], &x[g]);
-            for (uint32_t g = 0; g < group; g++) ppn_put_cotangents(&o, column + g, &x[g]);
+            ppn_return_jet(&o, c);
         }
-    }
     return 1;
 }
 

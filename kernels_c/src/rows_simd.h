@@ -3,11 +3,12 @@
 #ifndef PPN_ROWS_SIMD_H
 #define PPN_ROWS_SIMD_H
 
+#include "chunk_simd.h"
 #include "pass.h"
 
 #if PPN_SIMD
 
-#define PPN_ROWS 5 /* block rows and block columns that are summed at once: ten accumulators */
+#define PPN_ROWS 5 /* block rows and block columns that are summed at once: ten accumulators, of one chunk */
 #define PPN_COLS 2
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
@@ -16,9 +17,28 @@
 typedef struct {
     ppn_run rows[PPN_ROWS], cols[PPN_COLS];
     int headroom[PPN_ROWS], top[PPN_ROWS][PPN_COLS];
+    ppn_shifts shifts[PPN_ROWS][PPN_COLS];
     ppn_lanes sums[PPN_ROWS][PPN_COLS];
 } ppn_tile;
 
+/* Exponents of a run from block |at| on, |count| of them. */
+static inline ppn_lanes ppn_run_exps(const ppn_run *run, int at, int count) {
+    int8_t e[PPN_CHUNK] = {0};
+    if (run->step == 1) return ppn_first8(run->exps + at, (uint32_t)count, 0);
+    for (int k = 0; k < count; k++) e[k] = run->exps[(at + k) * run->step];
+    return ppn_get8_simd(e);
+}
+/* How pairs at .. at + count - 1 of every row and column are aligned. A zero block adds zeros at any shift. */
+static inline void ppn_tile_shifts(ppn_tile *t, uint32_t rows, uint32_t cols, int at, int count) {
+    for (uint32_t c = 0; c < cols; c++) {
+        ppn_lanes e = ppn_run_exps(&t->cols[c], at, count);
+        for (uint32_t r = 0; r < rows; r++) {
+            ppn_lanes to = ppn_sub_simd(ppn_all_simd(t->top[r][c] + t->headroom[r]), e);
+            ppn_lanes down = ppn_sub_simd(to, ppn_run_exps(&t->rows[r], at, count));
+            ppn_shifts_by(&t->shifts[r][c], ppn_max_simd(down, ppn_all_simd(0)));
+        }
+    }
+}
 static inline void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int inner) {
     ppn_lanes acc[PPN_ROWS][PPN_COLS];
     for (uint32_t r = 0; r < rows; r++)
@@ -26,23 +46,23 @@ static inline void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int i
             t->top[r][c] = ppn_run_top(&t->rows[r], &t->cols[c], inner);
             acc[r][c] = ppn_all_simd(0);
         }
-    for (int k = 0; k < inner; k++) {
-        ppn_right right[PPN_COLS];
-        int e[PPN_COLS];
-        for (uint32_t c = 0; c < cols; c++) {
-            ppn_operand from = {t->cols[c].mantissas, t->cols[c].wide, t->cols[c].turned};
-            right[c] = ppn_right_simd(&from, k * t->cols[c].step);
-            e[c] = t->cols[c].exps[k * t->cols[c].step];
-        }
-        for (uint32_t r = 0; r < rows; r++) {
-            ppn_operand from = {t->rows[r].mantissas, t->rows[r].wide, 0};
-            ppn_left left = ppn_spread_simd(&from, k);
-            int at = t->headroom[r] - t->rows[r].exps[k];
+    for (int at = 0; at < inner; at += PPN_CHUNK) {
+        int count = inner - at < PPN_CHUNK ? inner - at : PPN_CHUNK;
+        ppn_tile_shifts(t, rows, cols, at, count);
+        for (int k = 0; k < count; k++) {
+            ppn_right right[PPN_COLS];
             for (uint32_t c = 0; c < cols; c++) {
-                /* a zero block adds zeros at any shift; a shift out of range, either way, belongs to one or vanishes */
-                unsigned shift = (unsigned)(t->top[r][c] + at - e[c]);
-                if (shift <= 30)
-                    acc[r][c] = ppn_add_simd(acc[r][c], ppn_rnd_simd(ppn_dot_simd(left, right[c]), (int)shift));
+                ppn_operand from = {t->cols[c].mantissas, t->cols[c].wide, t->cols[c].turned};
+                right[c] = ppn_right_simd(&from, (at + k) * t->cols[c].step);
+            }
+            for (uint32_t r = 0; r < rows; r++) {
+                ppn_operand from = {t->rows[r].mantissas, t->rows[r].wide, 0};
+                ppn_left left = ppn_spread_simd(&from, at + k);
+                for (uint32_t c = 0; c < cols; c++) {
+                    const ppn_shifts *s = &t->shifts[r][c];
+                    ppn_lanes x = ppn_dot_onto_simd(ppn_all_simd(s->half[k]), left, right[c]);
+                    acc[r][c] = ppn_add_simd(acc[r][c], ppn_asr_by_simd(x, ppn_all_simd(s->shift[k])));
+                }
             }
         }
     }
@@ -67,14 +87,28 @@ typedef struct {
     int *flags;
 } ppn_stream_rows;
 
-static inline void ppn_tile_store(const ppn_tile *t, uint32_t r, uint32_t c, uint32_t column, uint32_t blocks,
-                                  ppn_sink sink, int *flags) {
-    int empty = t->top[r][c] == UNUSED_TERM;
-    ppn_lanes m;
-    sink.how.index = column * 16;
-    int e = ppn_encode_simd(t->sums[r][c], empty ? PPN_EMPTY_EXP : t->top[r][c] + t->headroom[r], sink.bits, sink.how,
-                            &m, flags);
-    ppn_store_simd(sink.at, blocks, sink.wide, column, m, e);
+/* Encode a tile's sums, as one chunk, to block columns |column| .. of the rows. */
+static inline void ppn_tile_store(const ppn_tile *t, uint32_t rows, uint32_t cols, uint32_t column, uint32_t blocks,
+                                  const ppn_sink *sinks, int *flags) {
+    ppn_chunk chunk;
+    int32_t e[PPN_CHUNK] = {0}, bits[PPN_CHUNK] = {0};
+    uint32_t seeds[PPN_CHUNK];
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = 0; c < cols; c++) {
+            uint32_t k = r * cols + c;
+            chunk.x[k] = t->sums[r][c];
+            e[k] = t->top[r][c] == UNUSED_TERM ? PPN_EMPTY_EXP : t->top[r][c] + t->headroom[r];
+            bits[k] = sinks[r].bits;
+            seeds[k] = sinks[r].how.key + (column + c) * 16 * 0x9E3779B9u;
+        }
+    chunk.e = ppn_get_simd(e);
+    ppn_encode_chunk(&chunk, rows * cols, ppn_get_simd(bits), sinks[0].how.stochastic ? seeds : NULL, flags);
+    ppn_put_simd(e, chunk.e);
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = 0; c < cols; c++) {
+            uint32_t k = r * cols + c;
+            ppn_store_simd(sinks[r].at, blocks, sinks[r].wide, column + c, chunk.x[k], e[k]);
+        }
 }
 
 /* All streams through stage |i|, over the matrix's rows or columns. Answers 0 where the plain way must do it. */
@@ -102,8 +136,7 @@ static inline int ppn_streams_times(const ppn_stream_rows *s, const ppn_stage *s
             for (uint32_t c = 0; c < cols; c++)
                 t.cols[c] = ppn_run_at(matrix, (int)(over_rows ? k + c : (k + c) * inner));
             ppn_tile_product(&t, rows, cols, (int)inner);
-            for (uint32_t r = 0; r < rows; r++)
-                for (uint32_t c = 0; c < cols; c++) ppn_tile_store(&t, r, c, column + c, blocks, sinks[r], s->flags);
+            ppn_tile_store(&t, rows, cols, column, blocks, sinks, s->flags);
             column += cols;
             if (column % outer == 0)
                 for (uint32_t r = 0; r < rows; r++) t.rows[r] = ppn_run_at(t.rows[r], (int)inner);
@@ -146,39 +179,96 @@ static inline int ppn_return_rows(ppn_return *b, uint32_t i, ppn_run matrix) {
     return ppn_streams_times(&rows, s, i, b->pass.streams, matrix, !s->expand);
 }
 
-/* ppn_outer() for a chunk of streams: each sum is read and written once for all of them. */
-static inline void ppn_outer_chunk(ppn_accumulator *a, int limit, const ppn_run *left, uint32_t rows,
-                                   const ppn_run *right, uint32_t cols, uint32_t streams, int32_t *sums) {
+/* ---- gradients ------------------------------------------------------------------------------------------------- */
+
+#define PPN_LEFTS 4 /* block rows of a gradient that are summed at once */
+
+/* What ppn_outer_chunk() works on: blocks of up to PPN_ROWS streams. */
+typedef struct {
+    ppn_accumulator *a;
+    int limit;
+    uint32_t streams, rows, cols; /* block rows and columns of the gradient */
+    ppn_run left[PPN_ROWS], right[PPN_ROWS];
+    int32_t *sums;
+} ppn_outers;
+
+/* How terms are brought to the accumulator's exponent: a shift up, then one down. */
+typedef struct {
+    int32_t up[PPN_CHUNK];
+    ppn_shifts down;
+} ppn_scales;
+
+/* The scales of block |m| of a stream and |count| columns from |n| on. Answers 0 if a term may come near 2^30. */
+static inline int ppn_outer_scales(const ppn_outers *o, uint32_t r, uint32_t m, uint32_t n, uint32_t count,
+                                   ppn_scales *s) {
+    const ppn_run *left = &o->left[r], *right = &o->right[r];
+    ppn_lanes zero = ppn_all_simd(0), e = ppn_reach(ppn_first8(right->exps + n, count, PPN_ZERO_EXP));
+    ppn_lanes down = ppn_sub_simd(ppn_sub_simd(ppn_all_simd(o->a->exp), ppn_reach(ppn_all_simd(left->exps[m]))), e);
+    ppn_lanes near = ppn_sub_simd(down, ppn_all_simd(left->bits + right->bits - 30));
+    ppn_put_simd(s->up, ppn_max_simd(ppn_sub_simd(zero, down), zero));
+    ppn_shifts_by(&s->down, ppn_max_simd(down, zero));
+    return !(ppn_fold_simd(near) >> 31);
+}
+
+/* Terms of block rows m .. m + lefts - 1 and |count| block columns from |n| on, in registers. */
+static inline ppn_lanes ppn_outer_sum(const ppn_outers *o, const ppn_left x[][PPN_LEFTS],
+                                      const ppn_scales s[][PPN_LEFTS], uint32_t m, uint32_t lefts, uint32_t n,
+                                      uint32_t count) {
     ppn_lanes peak = ppn_all_simd(0);
-    for (uint32_t m = 0; m < rows; m++) {
-        ppn_left x[PPN_ROWS];
-        for (uint32_t r = 0; r < streams; r++) {
-            ppn_operand from = {left[r].mantissas, left[r].wide, 1};
-            x[r] = ppn_spread_simd(&from, m);
-        }
-        for (uint32_t n = 0; n < cols; n++) {
-            int32_t *to = sums + (m * cols + n) * 16;
-            ppn_lanes acc = ppn_get_simd(to);
-            for (uint32_t r = 0; r < streams; r++) {
-                int el = left[r].exps[m], er = right[r].exps[n], down = a->exp - el - er;
-                if (el == PPN_ZERO_EXP || er == PPN_ZERO_EXP || down > 30) continue;
-                if (down < left[r].bits + right[r].bits - 30) { /* 2^30 is near: the plain way, on the sum so far */
-                    ppn_put_simd(to, acc);
-                    ppn_outer_block(a, limit, &left[r], m, &right[r], n, to);
-                    acc = ppn_get_simd(to);
-                    continue;
-                }
-                ppn_operand with = {right[r].mantissas, right[r].wide, 1};
-                /* the sign of the shift changes from block to block: no branch */
-                ppn_lanes t = ppn_left_simd(ppn_dot_simd(x[r], ppn_right_simd(&with, n)), ppn_max(-down, 0));
-                t = ppn_rnd_simd(t, ppn_max(down, 0));
+    for (uint32_t c = 0; c < count; c++) {
+        ppn_lanes acc[PPN_LEFTS];
+        int32_t *to = o->sums + (m * o->cols + n + c) * 16;
+        for (uint32_t k = 0; k < lefts; k++) acc[k] = ppn_get_simd(to + k * o->cols * 16);
+        for (uint32_t r = 0; r < o->streams; r++) {
+            ppn_operand from = {o->right[r].mantissas, o->right[r].wide, 1};
+            ppn_right right = ppn_right_simd(&from, n + c);
+            for (uint32_t k = 0; k < lefts; k++) {
+                ppn_lanes t = ppn_left_by_simd(ppn_dot_simd(x[r][k], right), ppn_all_simd(s[r][k].up[c]));
+                t = ppn_shifted(t, &s[r][k].down, c);
                 peak = ppn_or_simd(peak, ppn_abs_simd(t));
-                acc = ppn_add_simd(acc, ppn_clip_simd(t, 1 << limit));
+                acc[k] = ppn_add_simd(acc[k], ppn_clip_simd(t, 1 << o->limit));
             }
-            ppn_put_simd(to, acc);
+        }
+        for (uint32_t k = 0; k < lefts; k++) ppn_put_simd(to + k * o->cols * 16, acc[k]);
+    }
+    return peak;
+}
+
+/* The same the plain way. */
+static inline void ppn_outer_plainly(const ppn_outers *o, uint32_t m, uint32_t lefts, uint32_t n, uint32_t count) {
+    for (uint32_t r = 0; r < o->streams; r++)
+        for (uint32_t k = m; k < m + lefts; k++)
+            for (uint32_t c = n; c < n + count; c++)
+                if (o->left[r].exps[k] != PPN_ZERO_EXP && o->right[r].exps[c] != PPN_ZERO_EXP)
+                    ppn_outer_block(o->a, o->limit, &o->left[r], k, &o->right[r], c, o->sums + (k * o->cols + c) * 16);
+}
+
+/* ppn_outer() for some streams: each sum is read and written once for all of them. */
+static inline void ppn_outer_chunk(const ppn_outers *o) {
+    ppn_lanes peak = ppn_all_simd(0);
+    for (uint32_t m = 0; m < o->rows; m += PPN_LEFTS) {
+        uint32_t lefts = o->rows - m < PPN_LEFTS ? o->rows - m : PPN_LEFTS;
+        ppn_left x[PPN_ROWS][PPN_LEFTS];
+        ppn_scales s[PPN_ROWS][PPN_LEFTS];
+        for (uint32_t r = 0; r < o->streams; r++)
+            for (uint32_t k = 0; k < lefts; k++) {
+                ppn_operand from = {o->left[r].mantissas, o->left[r].wide, 1};
+                x[r][k] = ppn_spread_simd(&from, m + k);
+            }
+        for (uint32_t n = 0; n < o->cols; n += PPN_CHUNK) {
+            uint32_t count = o->cols - n < PPN_CHUNK ? o->cols - n : PPN_CHUNK;
+            int far = 1;
+            for (uint32_t r = 0; r < o->streams; r++)
+                for (uint32_t k = 0; k < lefts; k++) far &= ppn_outer_scales(o, r, m + k, n, count, &s[r][k]);
+            if (!far)
+                ppn_outer_plainly(o, m, lefts, n, count);
+            else if (lefts == 2)
+                peak = ppn_or_simd(peak, ppn_outer_sum(o, x, s, m, 2, n, count));
+            else
+                peak = ppn_or_simd(peak, ppn_outer_sum(o, x, s, m, lefts, n, count));
         }
     }
-    a->peak |= ppn_fold_simd(peak);
+    o->a->peak |= ppn_fold_simd(peak);
 }
 
 /* The weight gradient of stage |i|. Answers 0 where the plain way must do it. */
@@ -189,27 +279,46 @@ static inline int ppn_outer_streams(const ppn_return *b, uint32_t i, ppn_accumul
     for (uint32_t r = 0; r < p->streams; r++)
         if (ppn_stage_row(p->net, p->batch, p->tape, p->at, i, r).bits + p->net->bits_gradients > 30) return 0;
     for (uint32_t first = 0; first < p->streams;) {
-        ppn_run x[PPN_ROWS], c[PPN_ROWS];
-        uint32_t held = 0;
-        for (; held < PPN_ROWS && first < p->streams; first++) {
-            x[held] = ppn_stage_row(p->net, p->batch, p->tape, p->at, i, first);
-            if (!x[held].exps) continue; /* a zero row */
-            c[held] = ppn_cotangent_row(b, i, first);
-            x[held].turned = c[held].turned = 1;
-            held++;
+        ppn_outers o = {a, limit, 0, s->expand ? in : out, s->expand ? out : in, {{0}}, {{0}}, sums};
+        ppn_run *x = s->expand ? o.left : o.right, *c = s->expand ? o.right : o.left;
+        for (; o.streams < PPN_ROWS && first < p->streams; first++) {
+            uint32_t r = o.streams;
+            x[r] = ppn_stage_row(p->net, p->batch, p->tape, p->at, i, first);
+            if (!x[r].exps) continue; /* a zero row */
+            c[r] = ppn_cotangent_row(b, i, first);
+            x[r].turned = c[r].turned = 1;
+            o.streams++;
         }
         for (uint32_t panel = 0; panel < s->panels; panel++) {
-            if (s->expand)
-                ppn_outer_chunk(a, limit, x, in, c, out, held, sums);
-            else
-                ppn_outer_chunk(a, limit, c, out, x, in, held, sums);
-            for (uint32_t r = 0; r < held; r++) {
+            ppn_outer_chunk(&o);
+            for (uint32_t r = 0; r < o.streams; r++) {
                 x[r] = ppn_run_at(x[r], (int)in);
                 c[r] = ppn_run_at(c[r], (int)out);
             }
         }
     }
     return 1;
+}
+
+/* ppn_bias_gradient() of one row, four blocks at a time. */
+static inline void ppn_bias_sums(ppn_run c, uint32_t blocks, ppn_accumulator *a, int limit, int32_t *sums) {
+    ppn_lanes peak = ppn_all_simd(0), zero = peak;
+    uint32_t n = 0;
+    for (; n + 4 <= blocks; n += 4) {
+        int32_t down[16];
+        LANES down[l] = a->exp - c.exps[n + (uint32_t)l / 4];
+        ppn_lanes by = ppn_get_simd(down), half;
+        if (ppn_fold_simd(ppn_add_simd(by, ppn_all_simd(13))) >> 31) break; /* |x| 2^13 < 2^30 */
+        ppn_lanes x = ppn_columns_simd((const int16_t *)c.mantissas + 16 * n);
+        x = ppn_left_by_simd(x, ppn_max_simd(ppn_sub_simd(zero, by), zero));
+        by = ppn_min_simd(ppn_max_simd(by, zero), ppn_all_simd(31));
+        half = ppn_down_simd(ppn_left_by_simd(ppn_all_simd(1), by), 1);
+        x = ppn_asr_by_simd(ppn_add_simd(x, half), by);
+        peak = ppn_or_simd(peak, ppn_abs_simd(x));
+        ppn_put_simd(sums + 4 * n, ppn_add_simd(ppn_get_simd(sums + 4 * n), ppn_clip_simd(x, 1 << limit)));
+    }
+    a->peak |= ppn_fold_simd(peak);
+    if (n < blocks) ppn_bias_gradient(ppn_run_at(c, (int)n), blocks - n, a, limit, sums + 4 * n);
 }
 
 #endif

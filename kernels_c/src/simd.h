@@ -34,6 +34,13 @@ static inline void ppn_put_simd(int32_t *p, ppn_lanes x) { _mm512_storeu_si512(p
 static inline ppn_lanes ppn_get16_simd(const int16_t *p) {
     return _mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
+/* the low halves alone: with one such factor ppn_madd_simd() is the product of two int16 */
+static inline ppn_lanes ppn_get_low16_simd(const int16_t *p) {
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
+}
+static inline ppn_lanes ppn_get8_simd(const int8_t *p) {
+    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+}
 /* four int16, the same in every row of the block */
 static inline ppn_lanes ppn_get_row_simd(const void *p) {
     return _mm512_broadcast_i32x4(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
@@ -41,6 +48,8 @@ static inline ppn_lanes ppn_get_row_simd(const void *p) {
 static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(x));
 }
+/* lanes whose low halves count alone */
+static inline void ppn_put_low16_simd(int16_t *p, ppn_lanes x) { ppn_put16_simd(p, x); }
 static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(x));
 }
@@ -50,9 +59,39 @@ static inline uint32_t ppn_fold_simd(ppn_lanes x) {
     z = _mm_or_si128(z, _mm_unpackhi_epi64(z, z));
     return (uint32_t)_mm_cvtsi128_si32(z) | (uint32_t)_mm_extract_epi32(z, 1);
 }
+/* Lane i: the number of bits of all lanes of x[i] >= 0 together. Blocks are folded side by side, halving each. */
+static inline ppn_lanes ppn_lengths_simd(const ppn_lanes x[16]) {
+    __m512i y[8], z[4];
+    for (int i = 0; i < 8; i++)
+        y[i] = _mm512_or_si512(_mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0x44),
+                               _mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0xEE));
+    for (int i = 0; i < 4; i++)
+        z[i] = _mm512_or_si512(_mm512_shuffle_i64x2(y[2 * i], y[2 * i + 1], 0x88),
+                               _mm512_shuffle_i64x2(y[2 * i], y[2 * i + 1], 0xDD));
+    for (int i = 0; i < 2; i++)
+        y[i] = _mm512_or_si512(_mm512_unpacklo_epi32(z[2 * i], z[2 * i + 1]),
+                               _mm512_unpackhi_epi32(z[2 * i], z[2 * i + 1]));
+    y[0] = _mm512_or_si512(_mm512_unpacklo_epi64(y[0], y[1]), _mm512_unpackhi_epi64(y[0], y[1]));
+    /* block 4 i + j is in lane 4 j + i */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_sub_epi32(_mm512_set1_epi32(32), _mm512_lzcnt_epi32(_mm512_permutexvar_epi32(order, y[0])));
+}
+/* Lane 4 i + j: the sum of column j of block i, for four blocks of int16. */
+static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
+    __m512i x[4], y[2];
+    for (int i = 0; i < 4; i++) x[i] = ppn_get16_simd(m + 16 * i);
+    for (int i = 0; i < 2; i++)
+        y[i] = _mm512_add_epi32(_mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0x44),
+                                _mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0xEE));
+    return _mm512_add_epi32(_mm512_shuffle_i64x2(y[0], y[1], 0x88), _mm512_shuffle_i64x2(y[0], y[1], 0xDD));
+}
 /* x where y > 0, else z */
 static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
     return _mm512_mask_mov_epi32(z, _mm512_cmpgt_epi32_mask(y, _mm512_setzero_si512()), x);
+}
+/* x, or -x where sign is negative; x is 0 where sign is */
+static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
+    return _mm512_mask_sub_epi32(x, _mm512_movepi32_mask(sign), _mm512_setzero_si512(), x);
 }
 /* 32 bits at table + index, an element and its successor */
 static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
@@ -105,6 +144,16 @@ static inline ppn_lanes ppn_get16_simd(const int16_t *p) {
                      _mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
     return out;
 }
+static inline ppn_lanes ppn_get_low16_simd(const int16_t *p) {
+    ppn_lanes out = {_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                     _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
+    return out;
+}
+static inline ppn_lanes ppn_get8_simd(const int8_t *p) {
+    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+    ppn_lanes out = {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))};
+    return out;
+}
 static inline ppn_lanes ppn_get_row_simd(const void *p) {
     __m256i row = _mm256_broadcastsi128_si256(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
     ppn_lanes out = {row, row};
@@ -116,6 +165,9 @@ static inline __m256i ppn_narrow_simd(ppn_lanes x) { /* all lanes fit int16 */
 static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
     _mm256_storeu_si256((__m256i *)(void *)p, ppn_narrow_simd(x));
 }
+static inline void ppn_put_low16_simd(int16_t *p, ppn_lanes x) { /* 0 .. 65535 */
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm256_permute4x64_epi64(_mm256_packus_epi32(x.low, x.high), 0xD8));
+}
 static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
     __m256i y = ppn_narrow_simd(x);
     _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
@@ -126,10 +178,29 @@ static inline uint32_t ppn_fold_simd(ppn_lanes x) {
     z = _mm_or_si128(z, _mm_unpackhi_epi64(z, z));
     return (uint32_t)_mm_cvtsi128_si32(z) | (uint32_t)_mm_extract_epi32(z, 1);
 }
+static inline ppn_lanes ppn_lengths_simd(const ppn_lanes x[16]) {
+    int32_t out[16];
+    for (int i = 0; i < 16; i++) out[i] = 32 - (int)_lzcnt_u32(ppn_fold_simd(x[i]));
+    return ppn_get_simd(out);
+}
+static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
+    __m128i sums[4];
+    for (int i = 0; i < 4; i++) {
+        ppn_lanes x = ppn_get16_simd(m + 16 * i);
+        __m256i y = _mm256_add_epi32(x.low, x.high);
+        sums[i] = _mm_add_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+    }
+    ppn_lanes out = {_mm256_set_m128i(sums[1], sums[0]), _mm256_set_m128i(sums[3], sums[2])};
+    return out;
+}
 static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
     __m256i zero = _mm256_setzero_si256();
     ppn_lanes out = {_mm256_blendv_epi8(z.low, x.low, _mm256_cmpgt_epi32(y.low, zero)),
                      _mm256_blendv_epi8(z.high, x.high, _mm256_cmpgt_epi32(y.high, zero))};
+    return out;
+}
+static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
+    ppn_lanes out = {_mm256_sign_epi32(x.low, sign.low), _mm256_sign_epi32(x.high, sign.high)};
     return out;
 }
 static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
@@ -149,17 +220,16 @@ PPN_LANES_BINARY(sub, sub_epi32)
 PPN_LANES_BINARY(mul, mullo_epi32)
 PPN_LANES_BINARY(min, min_epi32)
 PPN_LANES_BINARY(max, max_epi32)
+PPN_LANES_BINARY(madd, madd_epi16)
+PPN_LANES_BINARY(left_by, sllv_epi32)
+PPN_LANES_BINARY(down_by, srlv_epi32) /* logical */
+PPN_LANES_BINARY(asr_by, srav_epi32)  /* arithmetic */
 PPN_LANES_SHIFT(left, sll_epi32)
 PPN_LANES_SHIFT(down, srl_epi32) /* logical */
 PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
 
 static inline ppn_lanes ppn_clip_simd(ppn_lanes x, int32_t top) {
     return ppn_max_simd(ppn_min_simd(x, ppn_all_simd(top)), ppn_all_simd(-top));
-}
-/* x, or -x where sign is negative */
-static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
-    ppn_lanes mask = ppn_asr_simd(sign, 31);
-    return ppn_sub_simd(ppn_xor_simd(x, mask), mask);
 }
 /* ppn_rnd() for 0 <= s <= 30 */
 static inline ppn_lanes ppn_rnd_simd(ppn_lanes x, int s) {
@@ -234,6 +304,10 @@ static inline ppn_lanes ppn_dot_simd(ppn_left a, ppn_right b) {
     return _mm512_dpwssd_epi32(_mm512_madd_epi16(a.low, b.low), a.high, b.high);
 }
 
+static inline ppn_lanes ppn_dot_onto_simd(ppn_lanes acc, ppn_left a, ppn_right b) {
+    return _mm512_dpwssd_epi32(_mm512_dpwssd_epi32(acc, a.low, b.low), a.high, b.high);
+}
+
 /* Eight lanes of the sum of two int32 in 64 bits, rounded. */
 static inline __m256i ppn_rnd_wide_simd(__m256i x, __m256i y, int s) {
     __m512i sum = _mm512_add_epi64(_mm512_cvtepi32_epi64(x), _mm512_cvtepi32_epi64(y));
@@ -278,6 +352,9 @@ static inline ppn_lanes ppn_dot_simd(ppn_left a, ppn_right b) {
     ppn_lanes out = {_mm256_add_epi32(_mm256_madd_epi16(a.low.low, b.low), _mm256_madd_epi16(a.high.low, b.high)),
                      _mm256_add_epi32(_mm256_madd_epi16(a.low.high, b.low), _mm256_madd_epi16(a.high.high, b.high))};
     return out;
+}
+static inline ppn_lanes ppn_dot_onto_simd(ppn_lanes acc, ppn_left a, ppn_right b) {
+    return ppn_add_simd(acc, ppn_dot_simd(a, b));
 }
 
 #endif

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from ..network import Program
 from .base import Gradients, Rows, Scaling, Values
 
 Bytes = NDArray[np.uint8]
+Call = Callable[[], int]  # a C function with its arguments; answers flags
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,17 +43,15 @@ class LocalDevice:
 
     def __init__(self, threads: int = 1, variant: str | None = None) -> None:
         self._threads, self._variant = threads, variant
-        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None  # beside the caller's own
+        self._crew = _Crew(threads - 1)  # beside the caller's own
         self._flags = 0
 
     def configure(self, program: Program, directions: int) -> None:
         self._program, self._directions, self._flags = program, directions, 0
         self._plan = Plan(program, directions, self._variant)
         sizes = self._plan.sizes
-        self._weights = np.empty(sizes.weights, np.uint8)
-        self._scratch = [np.empty(sizes.scratch, np.uint8) for _ in range(self._threads)]
-        self._sums = [np.zeros(sizes.gradients, np.uint8) for _ in range(self._threads)]
-        self._own_tapes = [np.empty(sizes.tape, np.uint8) for _ in range(self._threads)]
+        self._weights = _Region(sizes.weights)
+        self._lanes = [_Lane(sizes) for _ in range(self._threads)]
         self._kept: list[_Kept] = []
         self._spare: list[Bytes] = []
 
@@ -60,8 +62,8 @@ class LocalDevice:
         self._kept.clear()
         self._flags |= self._plan.kernels.load(
             self._plan.net,
-            pointer("uint8_t[]", self._weights),
-            pointer("uint8_t[]", self._scratch[0]),
+            self._weights.c,
+            self._lanes[0].scratch.c,
             pointer("int16_t[]", weights.mantissas),
             pointer("int8_t[]", weights.exponents),
         )
@@ -70,18 +72,15 @@ class LocalDevice:
         count, streams = len(points.exponents), self._streams(points, directions)
         blocks = self._plan.sizes.out_blocks
         out = Values(np.empty((count, streams, blocks, LANES), np.int32), np.empty((count, streams, blocks), np.int16))
+        mantissas, exponents = pointer("int32_t *", out.mantissas), pointer("int16_t *", out.exponents)
         rows = self._direction_rows(directions)
         tapes = self._tapes(count) if keep else None
-
-        def part(thread: int, start: int, stop: int) -> int:
-            batch = self._batch(thread, start, stop, points, rows, streams, tapes)
-            mantissas = pointer("int32_t[]", out.mantissas[start:stop])
-            exponents = pointer("int16_t[]", out.exponents[start:stop])
-            weights = pointer("uint8_t[]", self._weights)
-            scratch = pointer("uint8_t[]", self._scratch[thread])
-            return int(self._plan.kernels.forward(self._plan.net, weights, scratch, batch.c, mantissas, exponents))
-
-        self._deal(count, part)
+        run, net, weights = self._plan.kernels.forward, self._plan.net, self._weights.c
+        calls: list[Call] = []
+        for lane, start in self._deal(points, rows, streams, tapes):
+            at = start * streams * blocks
+            calls.append(partial(run, net, weights, lane.scratch.c, lane.batch, mantissas + at * LANES, exponents + at))
+        self._flags |= self._crew.run(calls)
         if tapes is not None:
             self._kept.append(_Kept(points, directions, tapes))
         return out
@@ -90,39 +89,32 @@ class LocalDevice:
         self._seed, self._step = seed, step
         _check(scaling.exponents, np.int16, (self._plan.sizes.accumulators,), "gradient exponents")
         exponents = pointer("int16_t[]", scaling.exponents)
-        for sums in self._sums:
-            self._plan.kernels.begin(self._plan.net, pointer("uint8_t[]", sums), exponents, scaling.limit)
+        for lane in self._lanes:
+            self._plan.kernels.begin(self._plan.net, lane.sums.c, exponents, scaling.limit)
 
     def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
         streams = self._streams(points, directions)
-        out_blocks = self._plan.sizes.out_blocks
-        _check_rows(cotangents, (len(points.exponents), streams, out_blocks), "cotangents")
+        blocks = self._plan.sizes.out_blocks
+        _check_rows(cotangents, (len(points.exponents), streams, blocks), "cotangents")
+        mantissas, exponents = pointer("int16_t *", cotangents.mantissas), pointer("int8_t *", cotangents.exponents)
         tapes = self._tapes_of(points, directions)
         rows = self._direction_rows(directions)
-
-        def part(thread: int, start: int, stop: int) -> int:
-            batch = self._batch(thread, start, stop, points, rows, streams, tapes)
-            counter = ffi.new("ppn_counter *", [self._seed, self._step, first + start])
-            return int(
-                self._plan.kernels.backward(
-                    self._plan.net,
-                    pointer("uint8_t[]", self._weights),
-                    pointer("uint8_t[]", self._sums[thread]),
-                    pointer("uint8_t[]", self._scratch[thread]),
-                    batch.c,
-                    pointer("int16_t[]", cotangents.mantissas[start:stop]),
-                    pointer("int8_t[]", cotangents.exponents[start:stop]),
-                    counter[0],
-                )
-            )
-
-        self._deal(len(points.exponents), part)
+        run, net, weights = self._plan.kernels.backward, self._plan.net, self._weights.c
+        calls: list[Call] = []
+        for lane, start in self._deal(points, rows, streams, tapes):
+            at, counter = start * streams * blocks, (self._seed, self._step, first + start)
+            given = lane.batch, mantissas + at * LANES, exponents + at, counter
+            calls.append(partial(run, net, weights, lane.sums.c, lane.scratch.c, *given))
+        self._flags |= self._crew.run(calls)
 
     def gradients(self) -> Gradients:
         sizes, plan = self._plan.sizes, self._plan
-        sums = self._sums[0].copy()  # so that asking again answers the same
-        for other in self._sums[1:]:
-            plan.kernels.merge(plan.net, pointer("uint8_t[]", sums), pointer("uint8_t[]", other))
+        sums = self._lanes[0].sums
+        if self._threads > 1:  # apart, so that asking again answers the same
+            sums = _Region(sizes.gradients)
+            sums.bytes[:] = self._lanes[0].sums.bytes
+        for lane in self._lanes[1:]:
+            plan.kernels.merge(plan.net, sums.c, lane.sums.c)
         blocks = sizes.parameter_blocks
         out = Gradients(
             Rows(np.empty((blocks, LANES), np.int16), np.empty(blocks, np.int8)),
@@ -130,9 +122,9 @@ class LocalDevice:
         )
         self._flags |= plan.kernels.gradients(
             plan.net,
-            pointer("uint8_t[]", self._weights),
-            pointer("uint8_t[]", sums),
-            pointer("uint8_t[]", self._scratch[0]),
+            self._weights.c,
+            sums.c,
+            self._lanes[0].scratch.c,
             pointer("int16_t[]", out.values.mantissas),
             pointer("int8_t[]", out.values.exponents),
             pointer("uint32_t[]", out.peaks),
@@ -165,14 +157,24 @@ class LocalDevice:
         mantissas = np.ascontiguousarray(pairs.reshape(-1, *directions.mantissas.shape[1:]))
         return Rows(mantissas, np.repeat(directions.exponents, 2, axis=0))
 
-    def _batch(
-        self, thread: int, start: int, stop: int, points: Rows, rows: Rows | None, streams: int, tapes: Bytes | None
-    ) -> _Batch:
-        tape, step = self._own_tapes[thread], 0
-        if tapes is not None:
-            step = self._plan.sizes.tape
-            tape = tapes[start * step :]
-        return _Batch(points, rows, start, stop, (streams - 1) // 2, self._program.precision.inputs, tape, step)
+    def _deal(self, points: Rows, rows: Rows | None, streams: int, tapes: Bytes | None) -> Iterator[tuple[_Lane, int]]:
+        """Each thread's lane, its batch filled with its microbatches, and the first of them."""
+        count, per = points.exponents.shape[0], points.exponents[:1].size
+        mantissas, exponents = pointer("int16_t *", points.mantissas), pointer("int8_t *", points.exponents)
+        given = ffi.NULL if tapes is None else pointer("uint8_t *", tapes)
+        for k, lane in enumerate(self._lanes):
+            start, stop = count * k // self._threads, count * (k + 1) // self._threads
+            if start == stop:
+                continue
+            batch = lane.batch
+            batch.count, batch.directions = stop - start, (streams - 1) // 2
+            batch.bits_inputs = self._program.precision.inputs
+            batch.points, batch.point_exps = mantissas + start * per * LANES, exponents + start * per
+            if rows is not None:
+                batch.rows, batch.row_exps = pointer("int16_t *", rows.mantissas), pointer("int8_t *", rows.exponents)
+            batch.tape_step = 0 if tapes is None else self._plan.sizes.tape
+            batch.tape = lane.tape.c if tapes is None else given + start * batch.tape_step
+            yield lane, start
 
     def _tapes(self, count: int) -> Bytes:
         """Room for ``count`` tapes, from an earlier step where there is some."""
@@ -191,16 +193,6 @@ class LocalDevice:
         self.forward(points, directions, keep=True)
         return self._kept[-1].tapes
 
-    def _deal(self, count: int, part: Callable[[int, int, int], int]) -> None:
-        """Run ``part(thread, start, stop)`` over all microbatches."""
-        edges = [count * k // self._threads for k in range(self._threads + 1)]
-        jobs = [(k, edges[k], edges[k + 1]) for k in range(self._threads) if edges[k] < edges[k + 1]]
-        others = [self._pool.submit(part, *job) for job in jobs[1:]] if self._pool else []
-        for job in jobs[:1]:  # none for an empty batch
-            self._flags |= part(*job)
-        for other in others:
-            self._flags |= other.result()
-
 
 def _check(array: NDArray[Any], dtype: type, shape: tuple[int, ...], what: str) -> None:
     """The kernels read memory as it stands: refuse any that is not of the type and shape they expect."""
@@ -214,30 +206,49 @@ def _check_rows(rows: Rows, shape: tuple[int, ...], what: str) -> None:
     _check(rows.exponents, np.int8, shape, f"exponents of {what}")
 
 
-class _Batch:
-    """A ``ppn_batch`` (``c``) and the arrays it points to."""
+class _Region:
+    """Memory of the kernels, as ``bytes`` and as a C pointer."""
 
-    def __init__(
-        self,
-        points: Rows,
-        rows: Rows | None,
-        start: int,
-        stop: int,
-        directions: int,
-        bits: int,
-        tape: Bytes,
-        tape_step: int,
-    ) -> None:
-        borrowed: dict[str, Any] = {
-            "points": pointer("int16_t[]", points.mantissas[start:stop]),
-            "point_exps": pointer("int8_t[]", points.exponents[start:stop]),
-            "tape": pointer("uint8_t[]", tape),
-        }
-        if rows is not None:
-            borrowed["rows"] = pointer("int16_t[]", rows.mantissas)
-            borrowed["row_exps"] = pointer("int8_t[]", rows.exponents)
-        self._borrowed = borrowed
-        self.c = ffi.new(
-            "ppn_batch *",
-            {"count": stop - start, "directions": directions, "bits_inputs": bits, "tape_step": tape_step, **borrowed},
-        )
+    def __init__(self, size: int) -> None:
+        self.bytes = np.zeros(max(size, 1), np.uint8)
+        self.c = pointer("uint8_t[]", self.bytes)
+
+
+class _Lane:
+    """What a thread has to itself."""
+
+    def __init__(self, sizes: Any) -> None:
+        self.scratch, self.sums, self.tape = (_Region(n) for n in (sizes.scratch, sizes.gradients, sizes.tape))
+        self.batch = ffi.new("ppn_batch *")
+
+
+class _Crew:
+    """Threads that wait for calls; a queue each costs less than a pool's futures."""
+
+    def __init__(self, size: int) -> None:
+        self._jobs: list[SimpleQueue[Call | None]] = [SimpleQueue() for _ in range(size)]
+        self._answers: SimpleQueue[int] = SimpleQueue()
+        for jobs in self._jobs:
+            threading.Thread(target=_serve, args=(jobs, self._answers), daemon=True).start()
+        weakref.finalize(self, _dismiss, self._jobs)
+
+    def run(self, calls: Sequence[Call]) -> int:
+        """Make all calls at once, the first in the caller's thread; answers their flags together."""
+        flags = 0
+        for jobs, call in zip(self._jobs, calls[1:], strict=False):
+            jobs.put(call)
+        for call in calls[:1]:
+            flags |= call()
+        for _ in calls[1:]:
+            flags |= self._answers.get()
+        return flags
+
+
+def _serve(jobs: SimpleQueue[Call | None], answers: SimpleQueue[int]) -> None:
+    while (call := jobs.get()) is not None:
+        answers.put(call())
+
+
+def _dismiss(crew: Sequence[SimpleQueue[Call | None]]) -> None:
+    for jobs in crew:
+        jobs.put(None)
