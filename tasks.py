@@ -14,7 +14,8 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task
 
-from firmware.tools import natmod, toolchain
+from firmware.tools import natmod
+from picopinn import toolchain
 
 ROOT = Path(__file__).parent
 KERNELS = ROOT / "kernels_c"

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from firmware.tools import toolchain
+from picopinn import toolchain
 from picopinn import boards, uf2
 
 Need = Callable[[str, str], list[str]]

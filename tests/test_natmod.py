@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from mpremote.transport_serial import SerialTransport
 
-from firmware.tools import natmod, toolchain
+from firmware.tools import natmod
+from picopinn import toolchain
 from picopinn import kernels
 from picopinn.link.emulator import EmulatedBoard
 from picopinn.smx import SMX

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from elftools.elf.elffile import ELFFile
 
-from . import toolchain
-from .toolchain import ToolchainError
+from picopinn import toolchain
+from picopinn.toolchain import ToolchainError
 
 ROOT = Path(__file__).parents[2]
 PREBUILT = ROOT / "firmware/prebuilt"

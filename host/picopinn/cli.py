@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from . import __version__, describe, train
+from .device.addresses import FORMS, LOCAL, open_device
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization
 from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
@@ -51,6 +52,8 @@ Seed = Annotated[int, _option("Decides weights, points and rounding.", _TRAINING
 Batch = Annotated[int, _option("Interior points, and boundary points, a step.", _TRAINING)]
 LearningRate = Annotated[float, _option("Adam's at the first step; it falls to zero.", _TRAINING)]
 Threads = Annotated[int | None, _option("Threads; they change no bit of the result.", _RUN, show_default="all cores")]
+Address = Annotated[str, _option(f"What computes: {FORMS}.", _RUN)]
+Cores = Annotated[int | None, _option("Cores of a board; they change no bit of the result.", _RUN, show_default="all")]
 RunPath = Annotated[Path | None, _option("Directory to write.", _RUN, show_default="runs/PROBLEM-NNN")]
 Resume = Annotated[Path | None, _option("Continue the run in this directory.", _RUN)]
 Quiet = Annotated[bool, _option("Print errors and warnings only.", _RUN, flag="--quiet")]
@@ -92,6 +95,8 @@ def _train(
     batch: Batch = Settings.batch,
     learning_rate: LearningRate = Settings.learning_rate,
     threads: Threads = None,
+    device: Address = LOCAL,
+    cores: Cores = None,
     run: RunPath = None,
     resume: Resume = None,
     quiet: Quiet = False,
@@ -99,9 +104,16 @@ def _train(
     """Train a solver: a run directory with weights, metrics and a picture."""
     count = _cores() if threads is None else threads
     if resume is not None:
-        current, solver = _resumed(ctx, resume, count)
+        current = _resumable(ctx, resume)
+        settings = current.settings
     else:
-        current, solver = _new(_settings(ctx), run, count)
+        current, settings = None, _settings(ctx)
+    board = None if device == LOCAL else open_device(device, microbatches=settings.microbatches(), cores=cores or 255)
+    solver = settings.solver(count, board)
+    if current is None:
+        current = Run.create(run, settings, solver.state())
+    else:
+        solver.restore(current.checkpoint.state)
     _follow(current, solver, Console(quiet=quiet), quiet)
 
 
@@ -227,19 +239,11 @@ def _settings(ctx: typer.Context) -> Settings:
     return replace(settings, directions=settings.stein().count(dimensions))
 
 
-def _new(settings: Settings, path: Path | None, threads: int) -> tuple[Run, Solver]:
-    solver = settings.solver(threads)  # before anything is written: it checks all choices
-    return Run.create(path, settings, solver.state()), solver
-
-
-def _resumed(ctx: typer.Context, path: Path, threads: int) -> tuple[Run, Solver]:
-    if conflicts := _given(ctx) - {"resume", "threads", "quiet"}:
+def _resumable(ctx: typer.Context, path: Path) -> Run:
+    if conflicts := _given(ctx) - {"resume", "threads", "device", "cores", "quiet"}:
         named = _flags(conflicts - {"problem"}) or "PROBLEM"
         raise UsageError(f"--resume continues a run with its own settings: leave out {named}, or start a new run")
-    run = Run.open(path)
-    solver = run.settings.solver(threads)
-    solver.restore(run.checkpoint.state)
-    return run, solver
+    return Run.open(path)
 
 
 def _follow(run: Run, solver: Solver, console: Console, quiet: bool) -> None:

@@ -74,7 +74,7 @@ def flash(
     """
     if volume is None and port is None:
         volume, port = _find(board)
-    files = image.application(board)
+    files = image.application(board.arch)
     if volume is not None:
         before = set(find_ports(board))
         copy(board, image.build(board, micropython()), volume, report)

@@ -28,17 +28,17 @@ _EXTRA = "pip install 'picopinn[board]'"
 Files = dict[str, bytes]  # contents by path, such as "ppn/service.mpy"
 
 
-def application(board: Board) -> Files:
-    """The files that a board holds, Python compiled: that saves memory and time at start.
+def application(arch: str) -> Files:
+    """The files that a board of an architecture holds, Python compiled: that saves memory and time at start.
 
     Raises:
         UsageError: no native module for this architecture, or no compiler for MicroPython.
         PicopinnError: a source does not compile.
     """
     folder = firmware_folder()
-    native = folder / "prebuilt" / f"native-{board.arch}.mpy"
+    native = folder / "prebuilt" / f"native-{arch}.mpy"
     if not native.is_file():
-        raise UsageError(f"no {native}: `invoke prebuild` makes native modules, for {board.arch} if it is in its list")
+        raise UsageError(f"no {native}: `invoke prebuild` makes native modules, for {arch} if it is in its list")
     files = {"main.py": (folder / "main.py").read_bytes(), "ppn/native.mpy": native.read_bytes()}
     for source in sorted(Path(ppn.__file__).parent.glob("*.py")):
         files[f"ppn/{source.stem}.mpy"] = _compile(source, f"ppn/{source.name}")
@@ -66,7 +66,7 @@ def build(board: Board, micropython: bytes) -> bytes:
     start, place = board.bootloader.start, board.filesystem
     if start + len(micropython) > place.start:
         raise UsageError(f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}")
-    blocks = _filesystem(application(board), place)
+    blocks = _filesystem(application(board.arch), place)
     return uf2.encode({start: micropython, **blocks}, board.bootloader.family)
 
 

@@ -9,11 +9,14 @@ from dataclasses import asdict, dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from .device.base import Device
 from .errors import UsageError
 from .estimators import Estimator, Kind, Quantization
-from .network import DEFAULT_PRECISION, Activation, Contraction, Network
+from .integer import IntegerEngine
+from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
 from .optim import DEFAULT_LEARNING_RATE
 from .problems import Problem, get
+from .smx import blocks_of
 from .solver import Solver
 
 if sys.version_info >= (3, 11):
@@ -96,8 +99,8 @@ class Settings:
         given: dict[str, Any] = {key: value for key, value in steps.items() if value is not None}
         return Estimator(self.estimator, directions=self.directions, **given)
 
-    def solver(self, threads: int) -> Solver:
-        """A solver at step 0.
+    def solver(self, threads: int, device: Device | None = None) -> Solver:
+        """A solver at step 0, on this computer's kernels or another device.
 
         Raises:
             UsageError: choices that cannot work; the message says which.
@@ -112,7 +115,20 @@ class Settings:
             batch=self.batch,
             learning_rate=self.learning_rate,
             threads=threads,
+            engine=None if device is None else self._engine(threads, device),
         )
+
+    def _engine(self, threads: int, device: Device) -> IntegerEngine:
+        if self.precision == FLOAT:
+            raise UsageError(f"{FLOAT} runs on this computer only: leave out --device, or choose widths")
+        precision = Precision.parse(self.precision)
+        return IntegerEngine(
+            self.network(), precision, self.stein().mode, seed=self.seed, threads=threads, device=device
+        )
+
+    def microbatches(self) -> int:
+        """Of a step: four points each, inside and on the boundary."""
+        return 2 * blocks_of(self.batch)
 
 
 def parse_tt(text: str) -> tuple[int, ...]:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from .errors import PicopinnError
+
 VERSION = "1.25.0"
 SUITE = "trixie"  # Debian 13
 SOURCES = (f"micropython={VERSION}+ds-1", "mbedtls")
@@ -48,7 +50,7 @@ RP2_BOARDS = {"rp2040": "RPI_PICO", "rp2350": "RPI_PICO2"}
 MANIFEST = 'freeze("$(PORT_DIR)/modules")\ninclude("$(MPY_DIR)/extmod/asyncio")\n'
 
 
-class ToolchainError(Exception):
+class ToolchainError(PicopinnError):
     """What is missing or failed, and what to do, in one line."""
 
 
