@@ -11,18 +11,13 @@ from typing import Any
 
 import ppn
 
-from . import uf2
-from .boards import Board, Filesystem, firmware_folder
+from . import toolchain, uf2
+from .boards import Board, Bootloader, Filesystem, firmware_folder
 from .errors import PicopinnError, UsageError
 
 _DISK_VERSION = 0x00020000  # of littlefs: what MicroPython reads
-_GEOMETRY = {
-    "read_size": 32,
-    "prog_size": 256,
-    "cache_size": 1024,
-    "lookahead_size": 32,
-    "block_cycles": 100,
-}  # as there
+# As MicroPython mounts it: files no larger than its cache may lie within their folder's entry.
+_GEOMETRY = {"read_size": 32, "prog_size": 256, "cache_size": 1024, "lookahead_size": 32, "block_cycles": 100}
 _EXTRA = "pip install 'picopinn[board]'"
 
 Files = dict[str, bytes]  # contents by path, such as "ppn/service.mpy"
@@ -53,6 +48,30 @@ def digest(files: Files) -> str:
     return total.hexdigest()[:16]
 
 
+def micropython_of(board: Board, file: Path | None) -> bytes:
+    """MicroPython for a board, the contents of flash from its start: out of a UF2 file, or as `invoke setup` built it.
+
+    Raises:
+        UsageError: such boards take no image, the file is none for this board, or nothing was built.
+    """
+    bootloader, _ = _flash_of(board)
+    if file is None:
+        try:
+            return toolchain.board_firmware(board.name).read_bytes()
+        except toolchain.ToolchainError as error:
+            raise UsageError(
+                f"{error}, or name a UF2 file of MicroPython {toolchain.VERSION} with --micropython"
+            ) from None
+    assert board.bootloader
+    try:
+        regions = uf2.decode(file.read_bytes(), board.bootloader.family)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    if bootloader.start not in regions:
+        raise UsageError(f"{file} writes nothing at the start of flash: it is not MicroPython for {board.title}")
+    return regions[bootloader.start]
+
+
 def build(board: Board, micropython: bytes) -> bytes:
     """A UF2 file that puts MicroPython (the contents of flash from its start) and the application on a board.
 
@@ -61,13 +80,18 @@ def build(board: Board, micropython: bytes) -> bytes:
     Raises:
         UsageError: such boards take no UF2 file; else as ``application``.
     """
-    if board.bootloader is None or board.filesystem is None:
-        raise UsageError(f"{board.title} takes no image: put MicroPython on it, then flash sends the files")
-    start, place = board.bootloader.start, board.filesystem
+    bootloader, place = _flash_of(board)
+    start = bootloader.start
     if start + len(micropython) > place.start:
         raise UsageError(f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}")
     blocks = _filesystem(application(board.arch), place)
-    return uf2.encode({start: micropython, **blocks}, board.bootloader.family)
+    return uf2.encode({start: micropython, **blocks}, bootloader.family)
+
+
+def _flash_of(board: Board) -> tuple[Bootloader, Filesystem]:
+    if board.bootloader is None or board.filesystem is None:
+        raise UsageError(f"{board.title} takes no image: put MicroPython on it, then flash with --port")
+    return board.bootloader, board.filesystem
 
 
 def _filesystem(files: Files, place: Filesystem) -> dict[int, bytes]:
