@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, describe, train
-from .device.addresses import FORMS, LOCAL, open_device
+from . import __version__, boards, describe, flash, image, train
+from .device.addresses import FORMS, LOCAL, open_device, open_session
 from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
@@ -118,6 +118,29 @@ def _train(
         solver.restore(current.checkpoint.state)
     meter = Meter(board, solver.step_number) if isinstance(board, RemoteDevice) else None
     _follow(current, solver, Console(quiet=quiet), quiet, meter)
+
+
+@app.command("flash")
+def _flash(
+    board: Annotated[str, typer.Option(help=f"Kind of board: {', '.join(boards.names())}.")],
+    volume: Annotated[Path | None, typer.Option(help="Volume of a board with BOOTSEL held.")] = None,
+    port: Annotated[str | None, typer.Option(help="Serial port of a board with MicroPython.")] = None,
+    micropython: Annotated[Path | None, typer.Option(help="UF2 file of MicroPython.", show_default="built")] = None,
+) -> None:
+    """Put picopinn on a board."""
+    kind = boards.load(board)
+    if volume and port:
+        raise UsageError("a board is at a volume or at a port: give one of --volume and --port")
+    with train.progress(Console()) as show:
+        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port)
+
+
+def _ask(port: str) -> dict[str, Any]:
+    session = open_session(f"serial:{port}")
+    try:
+        return session.connect()
+    finally:
+        session.close()
 
 
 @app.command("evaluate")

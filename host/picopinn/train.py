@@ -59,6 +59,23 @@ def reporting(
         yield lambda row: _print_line(console, pace, row)
 
 
+@contextmanager
+def progress(console: Console) -> Iterator[Callable[[str, float | None], None]]:
+    """What shows work of another kind: a line a text, with a share done on a terminal until it is whole."""
+    said = ""
+    with console.status("") as status:
+
+        def show(text: str, share: float | None) -> None:
+            nonlocal said
+            if share is not None and share < 1:
+                status.update(f"{text} {share:4.0%}")
+            elif text != said:
+                said = text
+                console.print(text, highlight=False, soft_wrap=True)
+
+        yield show
+
+
 def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> None:
     """Take the steps that are left, saving about every five seconds; ``show`` sees each.
 
