@@ -31,19 +31,6 @@ static inline ppn_lanes ppn_shifted(ppn_lanes x, const ppn_shifts *s, uint32_t c
     return ppn_asr_by_simd(ppn_add_simd(x, ppn_all_simd(s->half[c])), ppn_all_simd(s->shift[c]));
 }
 
-/* The first |count| numbers of an array as lanes; the others are |rest|. */
-static inline ppn_lanes ppn_first8(const int8_t *p, uint32_t count, int8_t rest) {
-    int8_t all[PPN_CHUNK];
-    if (count == PPN_CHUNK) return ppn_get8_simd(p);
-    for (uint32_t c = 0; c < PPN_CHUNK; c++) all[c] = c < count ? p[c] : rest;
-    return ppn_get8_simd(all);
-}
-static inline ppn_lanes ppn_first16(const int16_t *p, uint32_t count, int16_t rest) {
-    int16_t all[PPN_CHUNK];
-    if (count == PPN_CHUNK) return ppn_get16_simd(p);
-    for (uint32_t c = 0; c < PPN_CHUNK; c++) all[c] = c < count ? p[c] : rest;
-    return ppn_get16_simd(all);
-}
 /* Exponents with that of the zero block put out of reach. */
 static inline ppn_lanes ppn_reach(ppn_lanes e) {
     return ppn_where_simd(ppn_sub_simd(e, ppn_all_simd(PPN_ZERO_EXP)), e, ppn_all_simd(PPN_FAR));
@@ -67,7 +54,7 @@ static inline void ppn_encode_chunk(ppn_chunk *c, uint32_t count, ppn_lanes bits
     ppn_lanes e = ppn_add_simd(c->e, s), there = ppn_where_simd(length, e, zero);
     ppn_lanes ends = ppn_or_simd(ppn_add_simd(there, ppn_all_simd(126)), ppn_sub_simd(ppn_all_simd(127), there));
     int32_t up[PPN_CHUNK], down[PPN_CHUNK], rest[PPN_CHUNK], top[PPN_CHUNK];
-    if (ppn_fold_simd(ends) >> 31) {
+    if (ppn_negative_simd(ends)) {
         ppn_put_simd(up, c->e);
         ppn_put_simd(top, bits);
         for (uint32_t k = 0; k < count; k++) {

@@ -24,9 +24,9 @@ typedef struct {
 /* Exponents of a run from block |at| on, |count| of them. */
 static inline ppn_lanes ppn_run_exps(const ppn_run *run, int at, int count) {
     int8_t e[PPN_CHUNK] = {0};
-    if (run->step == 1) return ppn_first8(run->exps + at, (uint32_t)count, 0);
+    if (run->step == 1) return ppn_get8_simd(run->exps + at, (uint32_t)count, 0);
     for (int k = 0; k < count; k++) e[k] = run->exps[(at + k) * run->step];
-    return ppn_get8_simd(e);
+    return ppn_get8_simd(e, PPN_CHUNK, 0);
 }
 /* How pairs at .. at + count - 1 of every row and column are aligned. A zero block adds zeros at any shift. */
 static inline void ppn_tile_shifts(ppn_tile *t, uint32_t rows, uint32_t cols, int at, int count) {
@@ -202,12 +202,12 @@ typedef struct {
 static inline int ppn_outer_scales(const ppn_outers *o, uint32_t r, uint32_t m, uint32_t n, uint32_t count,
                                    ppn_scales *s) {
     const ppn_run *left = &o->left[r], *right = &o->right[r];
-    ppn_lanes zero = ppn_all_simd(0), e = ppn_reach(ppn_first8(right->exps + n, count, PPN_ZERO_EXP));
+    ppn_lanes zero = ppn_all_simd(0), e = ppn_reach(ppn_get8_simd(right->exps + n, count, PPN_ZERO_EXP));
     ppn_lanes down = ppn_sub_simd(ppn_sub_simd(ppn_all_simd(o->a->exp), ppn_reach(ppn_all_simd(left->exps[m]))), e);
     ppn_lanes near = ppn_sub_simd(down, ppn_all_simd(left->bits + right->bits - 30));
     ppn_put_simd(s->up, ppn_max_simd(ppn_sub_simd(zero, down), zero));
     ppn_shifts_by(&s->down, ppn_max_simd(down, zero));
-    return !(ppn_fold_simd(near) >> 31);
+    return !ppn_negative_simd(near);
 }
 
 /* Terms of block rows m .. m + lefts - 1 and |count| block columns from |n| on, in registers. */
@@ -308,7 +308,7 @@ static inline void ppn_bias_sums(ppn_run c, uint32_t blocks, ppn_accumulator *a,
         int32_t down[16];
         LANES down[l] = a->exp - c.exps[n + (uint32_t)l / 4];
         ppn_lanes by = ppn_get_simd(down), half;
-        if (ppn_fold_simd(ppn_add_simd(by, ppn_all_simd(13))) >> 31) break; /* |x| 2^13 < 2^30 */
+        if (ppn_negative_simd(ppn_add_simd(by, ppn_all_simd(13)))) break; /* |x| 2^13 < 2^30 */
         ppn_lanes x = ppn_columns_simd((const int16_t *)c.mantissas + 16 * n);
         x = ppn_left_by_simd(x, ppn_max_simd(ppn_sub_simd(zero, by), zero));
         by = ppn_min_simd(ppn_max_simd(by, zero), ppn_all_simd(31));
