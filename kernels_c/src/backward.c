@@ -11,17 +11,16 @@ static void ppn_stage_gradient(ppn_return *b, uint32_t i) {
     uint32_t in = ppn_blocks(ppn_stage_in(s)), out = ppn_blocks(ppn_stage_out(s));
     int32_t *sums = (int32_t *)(void *)(b->gradients + place->sum);
     int32_t *bias_sums = (int32_t *)(void *)(b->gradients + place->bias_sum);
-    int limit = b->gradients[0];
     for (uint32_t r = 0; s->closes && r < p->streams; r++)
         if (ppn_is_value(p->net, r)) {
 #if PPN_SIMD
-            ppn_bias_sums(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, limit, bias_sums);
+            ppn_bias_sums(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, bias_sums);
 #else
-            ppn_bias_gradient(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, limit, bias_sums);
+            ppn_bias_gradient(ppn_cotangent_row(b, i, r), place->out_blocks, a + 1, bias_sums);
 #endif
         }
 #if PPN_SIMD
-    if (ppn_outer_streams(b, i, a, limit, sums)) return;
+    if (ppn_outer_streams(b, i, a, sums)) return;
 #endif
     for (uint32_t r = 0; r < p->streams; r++) {
         ppn_run c = ppn_cotangent_row(b, i, r), x = ppn_stage_row(p->net, p->batch, p->tape, p->at, i, r);
@@ -29,9 +28,9 @@ static void ppn_stage_gradient(ppn_return *b, uint32_t i) {
         for (uint32_t panel = 0; panel < s->panels; panel++) {
             ppn_run xs = ppn_run_at(x, (int)(panel * in)), cs = ppn_run_at(c, (int)(panel * out));
             if (s->expand)
-                ppn_outer(a, limit, xs, in, cs, out, sums);
+                ppn_outer(a, xs, in, cs, out, sums);
             else
-                ppn_outer(a, limit, cs, out, xs, in, sums);
+                ppn_outer(a, cs, out, xs, in, sums);
         }
     }
 }

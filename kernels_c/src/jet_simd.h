@@ -94,7 +94,8 @@ static inline void ppn_chunk_bias(const uint8_t *bias, uint32_t blocks, uint32_t
 
 /* ppn_curve of a chunk. Of p1 and p2 the low halves alone, as ppn_madd_simd() wants one factor. */
 typedef struct {
-    ppn_lanes h[PPN_CHUNK], p1[PPN_CHUNK], p2[PPN_CHUNK], p3[PPN_CHUNK];
+    ppn_chunk h;
+    ppn_lanes p1[PPN_CHUNK], p2[PPN_CHUNK], p3[PPN_CHUNK];
 } ppn_curves;
 
 static inline ppn_lanes ppn_low16(ppn_lanes x) { return ppn_and_simd(x, ppn_all_simd(0xFFFF)); }
@@ -120,7 +121,7 @@ static inline void ppn_tanh_chunk(const ppn_chunk *z, uint32_t count, ppn_curves
         ppn_lanes p1 = ppn_rnd_simd(ppn_sub_simd(ppn_all_simd(1 << 30), ppn_times(h, h)), 16); /* >= 0 */
         ppn_lanes p2 = ppn_rnd_simd(ppn_sub_simd(zero, ppn_madd_simd(p1, h)), 14);
         ppn_lanes twice = ppn_left_simd(ppn_madd_simd(p1, p1), 1);
-        c->h[n] = h;
+        c->h.x[n] = h;
         c->p1[n] = p1;
         c->p2[n] = ppn_low16(p2);
         c->p3[n] = ppn_rnd_simd(ppn_sub_simd(zero, ppn_add_simd(twice, ppn_times(h, p2))), 14);
@@ -139,7 +140,7 @@ static inline void ppn_curve_chunk(int activation, const ppn_chunk *z, uint32_t 
         ppn_put16_simd(block.m, z->x[n]);
         block.e = e[n];
         ppn_curve_at(activation, &block, &curve);
-        c->h[n] = ppn_get16_simd(curve.h);
+        c->h.x[n] = ppn_get16_simd(curve.h);
         c->p1[n] = ppn_get_low16_simd(curve.p1);
         c->p2[n] = ppn_get_low16_simd(curve.p2);
         c->p3[n] = ppn_get16_simd(curve.p3);
@@ -172,14 +173,10 @@ static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_l
 
 /* Stream 0, from its encoded pre-activations. */
 static inline void ppn_put_base(ppn_layer_chunk *l, const ppn_chunk *z) {
-    ppn_chunk out;
     ppn_curve_chunk(l->to.pass->net->activation, z, l->count, &l->curve);
-    for (uint32_t n = 0; n < l->count; n++) {
-        ppn_put_low16_simd(ppn_p1(&l->to.slopes, 0, l->column + n), l->curve.p1[n]);
-        out.x[n] = l->curve.h[n];
-    }
-    out.e = ppn_all_simd(-15);
-    ppn_put_outputs(l, 0, &out);
+    for (uint32_t n = 0; n < l->count; n++) ppn_put_low16_simd(ppn_p1(&l->to.slopes, 0, l->column + n), l->curve.p1[n]);
+    l->curve.h.e = ppn_all_simd(-15);
+    ppn_put_outputs(l, 0, &l->curve.h);
 }
 /* ppn_jet() */
 static inline void ppn_put_jet(ppn_layer_chunk *l, uint32_t stream, const ppn_chunk *a, const ppn_chunk *s) {

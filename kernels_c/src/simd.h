@@ -245,9 +245,6 @@ PPN_LANES_SHIFT(left, sll_epi32)
 PPN_LANES_SHIFT(down, srl_epi32) /* logical */
 PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
 
-static inline ppn_lanes ppn_clip_simd(ppn_lanes x, int32_t top) {
-    return ppn_max_simd(ppn_min_simd(x, ppn_all_simd(top)), ppn_all_simd(-top));
-}
 /* ppn_rnd() for 0 <= s <= 30 */
 static inline ppn_lanes ppn_rnd_simd(ppn_lanes x, int s) {
     return ppn_asr_simd(ppn_add_simd(x, ppn_all_simd((1 << s) >> 1)), s);
@@ -310,6 +307,12 @@ static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
     ppn_left out = {ppn_pairs_of(index, 0, a), ppn_pairs_of(index, o->turned ? 8 : 2, a)};
     return out;
 }
+/* The operand with its mantissas shifted up; they keep within int16. */
+static inline ppn_left ppn_lifted_simd(ppn_left a, int by) {
+    __m128i s = _mm_cvtsi32_si128(by);
+    ppn_left out = {_mm512_sll_epi16(a.low, s), _mm512_sll_epi16(a.high, s)};
+    return out;
+}
 static inline ppn_right ppn_right_simd(const ppn_operand *o, ptrdiff_t block) {
     __m256i b = ppn_load_simd(o, block);
     const int16_t *index = PPN_PAIR_INDEX[1][o->turned];
@@ -357,6 +360,12 @@ static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
                      _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6))},
                     {_mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3)),
                      _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(5, 5, 5, 5, 7, 7, 7, 7))}};
+    return out;
+}
+static inline ppn_left ppn_lifted_simd(ppn_left a, int by) {
+    __m128i s = _mm_cvtsi32_si128(by);
+    ppn_left out = {{_mm256_sll_epi16(a.low.low, s), _mm256_sll_epi16(a.low.high, s)},
+                    {_mm256_sll_epi16(a.high.low, s), _mm256_sll_epi16(a.high.high, s)}};
     return out;
 }
 static inline ppn_right ppn_right_simd(const ppn_operand *o, ptrdiff_t block) {
