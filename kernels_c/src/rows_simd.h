@@ -75,6 +75,8 @@ static inline void ppn_tile_product(ppn_tile *t, uint32_t rows, uint32_t cols, i
         ppn_tile_sum(t, PPN_ROWS, PPN_COLS, inner);
     else if (rows == 1 && cols == PPN_COLS)
         ppn_tile_sum(t, 1, PPN_COLS, inner);
+    else if (rows == PPN_ROWS && cols == 1)
+        ppn_tile_sum(t, PPN_ROWS, 1, inner);
     else
         ppn_tile_sum(t, rows, cols, inner);
 }
@@ -111,6 +113,19 @@ static inline void ppn_tile_store(const ppn_tile *t, uint32_t rows, uint32_t col
         }
 }
 
+/* The last stage's sums, as they are but for the bias. */
+static inline void ppn_tile_put(const ppn_tile *t, uint32_t rows, uint32_t cols, uint32_t column, uint32_t blocks,
+                                const ppn_sink *sinks) {
+    for (uint32_t r = 0; r < rows; r++)
+        for (uint32_t c = column; c < column + cols; c++) {
+            int32_t *x = sinks[r].values + c * 16;
+            int top = t->top[r][c - column], e = top == UNUSED_TERM ? PPN_EMPTY_EXP : top + t->headroom[r];
+            ppn_put_simd(x, t->sums[r][c - column]);
+            if (sinks[r].bias) e = ppn_add_bias(sinks[r].bias, blocks, c, x, e);
+            sinks[r].exps[c] = (int16_t)e;
+        }
+}
+
 /* All streams through stage |i|, over the matrix's rows or columns. Answers 0 where the plain way must do it. */
 static inline int ppn_streams_times(const ppn_stream_rows *s, const ppn_stage *stage, uint32_t i, uint32_t streams,
                                     ppn_run matrix, int over_rows) {
@@ -136,7 +151,10 @@ static inline int ppn_streams_times(const ppn_stream_rows *s, const ppn_stage *s
             for (uint32_t c = 0; c < cols; c++)
                 t.cols[c] = ppn_run_at(matrix, (int)(over_rows ? k + c : (k + c) * inner));
             ppn_tile_product(&t, rows, cols, (int)inner);
-            ppn_tile_store(&t, rows, cols, column, blocks, sinks, s->flags);
+            if (sinks[0].values)
+                ppn_tile_put(&t, rows, cols, column, blocks, sinks);
+            else
+                ppn_tile_store(&t, rows, cols, column, blocks, sinks, s->flags);
             column += cols;
             if (column % outer == 0)
                 for (uint32_t r = 0; r < rows; r++) t.rows[r] = ppn_run_at(t.rows[r], (int)inner);
@@ -161,6 +179,27 @@ static ppn_sink ppn_forward_sink(const void *of, uint32_t i, uint32_t stream) {
 static inline int ppn_forward_rows(ppn_pass *p, uint32_t i, ppn_run matrix) {
     const ppn_stage *s = &p->net->stages[i];
     ppn_stream_rows rows = {ppn_forward_row, ppn_forward_sink, p, &p->flags};
+    return ppn_streams_times(&rows, s, i, p->streams, matrix, s->expand);
+}
+
+/* The last stage, and where its products go. */
+typedef struct {
+    const ppn_pass *pass;
+    int32_t *out;
+    int16_t *out_exps;
+} ppn_outputs;
+
+static ppn_run ppn_outputs_row(const void *of, uint32_t i, uint32_t stream) {
+    return ppn_forward_row(((const ppn_outputs *)of)->pass, i, stream);
+}
+static ppn_sink ppn_outputs_sink(const void *of, uint32_t i, uint32_t stream) {
+    const ppn_outputs *o = of;
+    return ppn_output_sink(o->pass, i, stream, o->out, o->out_exps);
+}
+static inline int ppn_forward_outputs(ppn_pass *p, uint32_t i, ppn_run matrix, int32_t *out, int16_t *out_exps) {
+    const ppn_stage *s = &p->net->stages[i];
+    ppn_outputs outputs = {p, out, out_exps};
+    ppn_stream_rows rows = {ppn_outputs_row, ppn_outputs_sink, &outputs, &p->flags};
     return ppn_streams_times(&rows, s, i, p->streams, matrix, s->expand);
 }
 
