@@ -14,7 +14,6 @@ _Static_assert(sizeof(ppn_stage) == 10 && sizeof(ppn_chain) == 20, "a program is
 
 static uint32_t up(uint32_t size) { return (size + 3) / 4; }
 static uint32_t padded(uint32_t bytes) { return (bytes + 3) & ~UINT32_C(3); }
-static uint32_t most(uint32_t a, uint32_t b) { return a > b ? a : b; }
 static uint32_t streams_of(uint32_t directions) { return 1 + 2 * directions; }
 static uint32_t word(const uint8_t *at) { return at[0] | (uint32_t)at[1] << 8; }
 static int is_naive(const ppn_device *d) { return d->net.mode == PPN_NAIVE; }
@@ -289,12 +288,6 @@ int ppn_device_begin(const ppn_device *d, const ppn_core *core, const uint8_t *e
     if (limit > 30) return PPN_REFUSED;
     ppn_begin(&d->net, core->gradients, (const int16_t *)(const void *)exps, (uint8_t)limit);
     return 0;
-}
-
-uint32_t ppn_device_terms(const ppn_device *d, uint32_t directions) {
-    uint32_t panels = 1;
-    for (uint32_t i = 0; i < d->net.stage_count; i++) panels = most(panels, d->net.stages[i].panels);
-    return panels * streams_of(directions);
 }
 
 int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,

@@ -86,10 +86,6 @@ int ppn_device_forward(const ppn_device *device, const ppn_core *core, const uin
 /* Set gradient exponents (int16, one an accumulator: |n| bytes) and the limit. Returns 0, PPN_SHORT or PPN_REFUSED. */
 int ppn_device_begin(const ppn_device *device, const ppn_core *core, const uint8_t *exps, uint32_t n, uint32_t limit);
 
-/* The most terms that one microbatch with so many directions adds to any sum (spec 7): the caller sees to it that
- * terms 2^limit stays below 2^31 over all microbatches between a begin and the next. */
-uint32_t ppn_device_terms(const ppn_device *device, uint32_t directions);
-
 /* Add a microbatch's gradients; |tape| is as ppn_device_forward() of it left it. Returns flags. */
 int ppn_device_backward(const ppn_device *device, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
                         const ppn_packed *batch, uint8_t *tape, uint32_t seed, uint32_t step);

@@ -22,7 +22,7 @@ static int32_t flags_in(uint8_t *out, int flags) {
 }
 
 void ppn_solver_open(ppn_solver *s) {
-    s->kept = s->terms = 0;
+    s->kept = 0;
     s->loaded = s->begun = 0;
     s->deal.state = IDLE;
 }
@@ -227,7 +227,6 @@ static int32_t do_begin(ppn_solver *s, const uint8_t *payload, uint32_t n) {
     }
     s->seed = word(payload);
     s->step = word(payload + 4);
-    s->terms = (UINT32_C(1) << (31 - limit)) - 1;
     s->begun = ADDING;
     return 0;
 }
@@ -237,10 +236,6 @@ static int32_t do_backward(ppn_solver *s, const uint8_t *payload, uint32_t n, ui
     int32_t count = take_batch(s, payload, n, 1);
     if (count < 0) return count;
     if (s->begun != ADDING) return PPN_EARLY;
-    /* at most 64 x 1024 panels x 8191 streams < 2^30 */
-    uint32_t terms = (uint32_t)count * ppn_device_terms(s->device, s->deal.directions);
-    if (terms > s->terms) return PPN_REFUSED;
-    s->terms -= terms;
     s->deal.number = word(payload + 4);
     if (!find_all(s, (uint32_t)count)) {
         free_spare(s);
