@@ -50,9 +50,10 @@ int32_t ppn_device_bytes(const uint8_t *program, uint32_t n);
  * Returns a ppn_status, or PPN_SHORT; |sizes| is set where that is PPN_OK. */
 int ppn_device_open(ppn_device *device, const uint8_t *program, uint32_t n, ppn_device_sizes *sizes);
 
-/* Where packed things lie in |parameters|: parameters as they arrive, gradients as they leave; both end at |end|. */
+/* Where packed things lie in |parameters|: parameters arrive at |parameters| to |end|, |gradients| bytes of gradients
+ * leave from the start. */
 typedef struct {
-    uint32_t parameters, gradients, end;
+    uint32_t parameters, end, gradients;
 } ppn_packed_places;
 
 ppn_packed_places ppn_device_places(const ppn_device *device);

@@ -260,10 +260,10 @@ static int32_t do_gradients(ppn_solver *s, uint32_t n, uint8_t *out, uint32_t ro
 static int32_t do_read(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
     ppn_packed_places places = ppn_device_places(s->device);
     if (n != 8) return PPN_SHORT;
-    uint32_t offset = word(payload), length = word(payload + 4), all = places.end - places.gradients;
+    uint32_t offset = word(payload), length = word(payload + 4), all = places.gradients;
     if (offset > all || length > all - offset) return PPN_REFUSED;
     if (length > room) return PPN_NO_ROOM;
-    memcpy(out, s->parameters + places.gradients + offset, length);
+    memcpy(out, s->parameters + offset, length);
     return (int32_t)length;
 }
 
