@@ -137,7 +137,7 @@ int ppn_backward(const ppn_network *net, const uint8_t *weights, uint8_t *gradie
 void ppn_merge(const ppn_network *net, uint8_t *gradients, const uint8_t *other);
 
 /* Contract the sums back to parameters. |mantissas|, |exps|: SMX(16), every block that ppn_load() reads, in its order;
- * |peaks|: one an accumulator (above 2^limit: the step saturated, the values are void). Returns flags. */
+ * |peaks|: one an accumulator (above 2^limit: the step saturated, the tensor's values are zero). Returns flags. */
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
                   int16_t *mantissas, int8_t *exps, uint32_t *peaks);
 
