@@ -95,7 +95,8 @@ def prebuild(c: Context) -> None:
 @task
 def lint(c: Context) -> None:
     """Check style and types: ruff, clang-format, mypy."""
-    found = [*KERNELS.rglob("*.[ch]"), *(ROOT / "host/native").glob("*.[ch]")]
+    folders = (KERNELS, ROOT / "host/native", ROOT / "firmware/natmod", ROOT / "tests/c")
+    found = [path for folder in folders for path in folder.rglob("*.[ch]")]
     sources = " ".join(f'"{path.relative_to(ROOT)}"' for path in sorted(found))
     _run(c, f"{PYTHON} -m ruff check")
     _run(c, f"{PYTHON} -m ruff format --check")
