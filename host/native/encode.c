@@ -29,10 +29,6 @@ static int8_t encode_block(const double *x, int bits, int16_t *m) {
     return (int8_t)(round_block(x, e, bits, m) ? e : -128);
 }
 
-void picopinn_encode(uint32_t count, const double *reals, const uint8_t *widths, int16_t *mantissas, int8_t *exps) {
-    for (size_t k = 0; k < count; k++) exps[k] = encode_block(reals + 16 * k, widths[k], mantissas + 16 * k);
-}
-
 void picopinn_gather(uint32_t count, const double *reals, const int32_t *index, const uint8_t *widths,
                      int16_t *mantissas, int8_t *exps) {
     for (size_t k = 0; k < count; k++) {

@@ -16,6 +16,8 @@ from rich.table import Table
 
 from . import __version__, boards, describe, flash, image, train
 from .device.addresses import FORMS, LOCAL, open_device, open_session
+from .device.meter import Meter
+from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization
 from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
@@ -114,7 +116,8 @@ def _train(
         current = Run.create(run, settings, solver.state())
     else:
         solver.restore(current.checkpoint.state)
-    _follow(current, solver, Console(quiet=quiet), quiet)
+    meter = Meter(board, solver.step_number) if isinstance(board, RemoteDevice) else None
+    _follow(current, solver, Console(quiet=quiet), quiet, meter)
 
 
 @app.command("flash")
@@ -138,6 +141,35 @@ def _ask(port: str) -> dict[str, Any]:
         return session.connect()
     finally:
         session.close()
+
+
+@app.command("devices")
+def _devices() -> None:
+    """List the devices that there are."""
+    from .device.survey import survey  # looks at toolchains and USB
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("address", "device", "note"):
+        table.add_column(heading)
+    for found in survey():
+        table.add_row(found.address, found.title, found.note)
+    _show(table)
+
+
+@app.command("latency")
+def _latency(
+    device: Annotated[str, typer.Option(help=f"One of {FORMS}, but local.")] = "serial:auto",
+    count: Annotated[int, typer.Option(help="Round trips.", min=1)] = 200,
+) -> None:
+    """Measure the link to a device."""
+    from .link.latency import measure
+
+    session = open_session(device)
+    found = measure(session, count)
+    print(f"round trip     min {found.minimum_ms:.2f}  median {found.median_ms:.2f}", end="  ")
+    print(f"p99 {found.p99_ms:.2f}  max {found.maximum_ms:.2f} ms")
+    print(f"throughput     {found.bytes_per_second / 1e3:.0f} kB/s out and back at once")
+    session.close()
 
 
 @app.command("evaluate")
@@ -269,13 +301,15 @@ def _resumable(ctx: typer.Context, path: Path) -> Run:
     return Run.open(path)
 
 
-def _follow(run: Run, solver: Solver, console: Console, quiet: bool) -> None:
+def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None) -> None:
     """Train to the end in front of a person."""
     network = solver.network
     smaller = f"{network.dense_parameters / network.parameters:.1f}x fewer than dense"
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{_title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
-    with train.reporting(console, solver.steps, solver.step_number, quiet) as show:
+    if meter is not None:
+        say(meter.memory())
+    with train.reporting(console, solver.steps, solver.step_number, quiet, meter) as show:
         train.train(run, solver, show)
     result = train.finish(run, solver)
     for warning in solver.engine.warnings():

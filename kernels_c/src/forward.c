@@ -83,16 +83,15 @@ static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t
 #if PPN_SIMD
     if (activates && ppn_forward_jets(p, i, matrix)) return;
     if (!s->closes && ppn_forward_rows(p, i, matrix)) return;
+    if (last && ppn_forward_outputs(p, i, matrix, out, out_exps)) return;
 #endif
     for (uint32_t stream = 0; stream < p->streams; stream++) {
         ppn_sink sink = {NULL, 16, 1, PPN_NEAREST, NULL, NULL, NULL};
-        if (s->closes && ppn_is_value(net, stream)) sink.bias = p->weights + net->places[i].bias;
         if (last) {
-            uint32_t to = (p->at * p->streams + stream) * blocks;
-            sink.values = out + to * 16;
-            sink.exps = out_exps + to;
+            sink = ppn_output_sink(p, i, stream, out, out_exps);
         } else if (activates) {
             sink.at = ppn_row16_at(scratch, blocks, stream);
+            if (ppn_is_value(net, stream)) sink.bias = p->weights + net->places[i].bias;
         } else {
             sink.at = p->tape + net->places[i + 1].input + ppn_row_at(net, blocks, stream);
             sink.bits = ppn_row_bits(net, stream);

@@ -151,6 +151,15 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
     }
 }
 
+/* Where the last stage puts a stream's products. */
+static inline ppn_sink ppn_output_sink(const ppn_pass *p, uint32_t i, uint32_t stream, int32_t *out,
+                                       int16_t *out_exps) {
+    uint32_t to = (p->at * p->streams + stream) * p->net->places[i].out_blocks;
+    ppn_sink sink = {NULL, 16, 1, PPN_NEAREST, out + to * 16, out_exps + to, NULL};
+    if (ppn_is_value(p->net, stream)) sink.bias = p->weights + p->net->places[i].bias;
+    return sink;
+}
+
 /* A stream's row among 16-bit rows of |blocks| blocks in the scratch: pre-activations forward, cotangents backward. */
 static inline uint8_t *ppn_row16_at(uint8_t *rows, uint32_t blocks, uint32_t stream) {
     return rows + stream * ppn_padded(ppn_run_bytes(blocks, 16));
