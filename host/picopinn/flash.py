@@ -194,7 +194,7 @@ def _prompt(port: str) -> Iterator[Any]:
     try:
         with contextlib.redirect_stdout(noise):
             prompt = transport.SerialTransport(port, timeout=_RETURN)
-            prompt.serial.write(b"\0\r\x03")  # ends a frame under way, then picopinn's service
+            _leave_service(prompt.serial)
             prompt.enter_raw_repl(timeout_overall=_RETURN)
     except errors:
         raise UsageError(f"no MicroPython answers at {port}: plug the board in with BOOTSEL held, and repeat") from None
@@ -205,6 +205,14 @@ def _prompt(port: str) -> Iterator[Any]:
     finally:
         with contextlib.suppress(OSError):
             prompt.close()
+
+
+def _leave_service(link: Any) -> None:
+    """End a frame under way, then picopinn's service, and wait for the prompt: what comes sooner, the service takes."""
+    link.write(b"\0\r\x03")
+    link.timeout = 2
+    link.read_until(b">>> ")
+    link.timeout = _RETURN
 
 
 def _check_port(port: str) -> None:
