@@ -1,5 +1,5 @@
-/* run_case.c: cases through the kernels, for tests/test_compilers.py. On a host from files, on a bare Cortex-M from
- * memory.
+/* run_case.c: cases through the kernels, for tests/test_compilers.py. On a host, or a Cortex-M4 that
+ * borrows the host's files, from files; on a bare Cortex-M from memory.
  *
  * run_case FILE       answers one case: writes what came out to the standard output
  * run_case plan FILE  for every description in FILE: what ppn_plan() says; what it accepts is run on made-up numbers
@@ -207,10 +207,11 @@ static void put(const void *from, uint32_t bytes) {
 
 static uint8_t *read_file(const char *name, size_t *bytes) {
     FILE *file = must(fopen(name, "rb"));
-    size_t room = 1 << 24;
-    uint8_t *text = must(malloc(room));
-    *bytes = fread(text, 1, room, file);
-    if (*bytes == room) abort();
+    if (fseek(file, 0, SEEK_END)) abort();
+    *bytes = (size_t)ftell(file);
+    rewind(file);
+    uint8_t *text = must(malloc(*bytes));
+    if (fread(text, 1, *bytes, file) != *bytes) abort();
     fclose(file);
     return text;
 }
