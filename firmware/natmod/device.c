@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define LANES 16
-#define HEADER 14 /* bytes of a program before its stages */
+#define HEADER 14                       /* bytes of a program before its stages */
 #define MOST_BLOCKS (UINT32_C(1) << 24) /* of parameters, so that 33 bytes each stay far below 2^32 */
 
 #define HEAD_BYTES 128 /* of a ppn_device, whatever the size of a pointer */
@@ -14,7 +14,6 @@ _Static_assert(sizeof(ppn_stage) == 10 && sizeof(ppn_chain) == 20, "a program is
 
 static uint32_t up(uint32_t size) { return (size + 3) / 4; }
 static uint32_t padded(uint32_t bytes) { return (bytes + 3) & ~UINT32_C(3); }
-static uint32_t most(uint32_t a, uint32_t b) { return a > b ? a : b; }
 static uint32_t streams_of(uint32_t directions) { return 1 + 2 * directions; }
 static uint32_t word(const uint8_t *at) { return at[0] | (uint32_t)at[1] << 8; }
 static int is_naive(const ppn_device *d) { return d->net.mode == PPN_NAIVE; }
@@ -23,7 +22,9 @@ static int is_naive(const ppn_device *d) { return d->net.mode == PPN_NAIVE; }
 static uint32_t rows_of(const ppn_device *d, uint32_t directions) {
     return is_naive(d) ? 0 : d->net.mode == PPN_DIFFERENCE ? 2 * directions : directions;
 }
-static uint32_t point_rows(const ppn_device *d, uint32_t directions) { return is_naive(d) ? streams_of(directions) : 1; }
+static uint32_t point_rows(const ppn_device *d, uint32_t directions) {
+    return is_naive(d) ? streams_of(directions) : 1;
+}
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -44,8 +45,8 @@ static void read_program(ppn_device *d, const uint8_t *program) {
     const uint8_t *w = program + 6;
     memcpy(stage, program + HEADER, stages * sizeof(ppn_stage));
     memcpy(chain, program + HEADER + stages * sizeof(ppn_stage), chains * sizeof(ppn_chain));
-    ppn_network net = {stage, chain, (ppn_place *)(void *)at, (uint16_t)stages, (uint16_t)chains, w[0], w[1],
-                       w[2],  w[3],  w[4],                    w[5]};
+    ppn_network net = {
+        stage, chain, (ppn_place *)(void *)at, (uint16_t)stages, (uint16_t)chains, w[0], w[1], w[2], w[3], w[4], w[5]};
     d->net = net;
     d->directions = (uint16_t)word(program + 4);
     d->bits_inputs = w[6];
@@ -109,7 +110,7 @@ uint32_t ppn_packed_outputs(const ppn_device *d, uint32_t directions) {
 }
 
 /* A mantissa of |width| bytes, limited to what |bits| hold. */
-static int16_t mantissa(const uint8_t *at, int width, int bits) {
+static int16_t mantissa(const uint8_t *at, uint32_t width, int bits) {
     int m = width == 1 ? (int8_t)at[0] : (int16_t)word(at), top = (1 << (bits - 1)) - 1;
     return (int16_t)(m > top ? top : m < -top ? -top : m);
 }
@@ -159,85 +160,103 @@ int ppn_device_directions(const ppn_device *d, uint8_t *rows, uint32_t first, co
 
 /* ---- parameters ------------------------------------------------------------------------------------------------ */
 
-/* A matrix (or a chain's cores) or a bias among the parameters: blocks, the lanes of each that count, their width. */
+/* One tensor among the parameters: a matrix in blocks; a bias is one of a single row. */
 typedef struct {
-    uint32_t blocks, lanes;
+    uint32_t rows, cols;
     int bits;
-} piece;
+} tensor;
 
-static piece piece_of(const ppn_device *d, uint32_t stage, int bias) {
+static uint32_t tensors_of(const ppn_device *d, const ppn_stage *s) {
+    return (s->chain < 0 ? 1u : d->net.chains[s->chain].modes) + s->closes;
+}
+
+/* Tensor |k| of a stage: its matrix or its chain's cores, then its bias. */
+static tensor tensor_of(const ppn_device *d, uint32_t stage, uint32_t k) {
     const ppn_stage *s = &d->net.stages[stage];
-    piece out = {d->net.places[stage].out_blocks, 4, 16};
-    if (bias) return out;
-    out.lanes = LANES;
-    out.blocks = up(s->rows) * up(s->cols);
-    if (s->chain < 0) {
-        out.bits = d->net.bits_weights;
-        return out;
+    tensor matrix = {s->rows, s->cols, d->net.bits_weights};
+    if (s->closes && k + 1 == tensors_of(d, s)) {
+        tensor bias = {1, s->panels > 1 ? d->net.places[stage].out_blocks * 4u : s->expand ? s->cols : s->rows, 16};
+        return bias;
     }
+    if (s->chain < 0) return matrix;
     const ppn_chain *c = &d->net.chains[s->chain];
-    out.blocks = 0;
-    for (uint32_t k = 0; k < c->modes; k++) {
-        int last = k + 1u == c->modes;
-        uint32_t rows = last ? c->rank[k] : (uint32_t)c->rank[k] * c->mode[k], cols = last ? c->mode[k] : c->rank[k + 1];
-        out.blocks += up(rows) * up(cols);
-    }
+    int last = k + 1 == c->modes;
+    tensor core = {last ? c->rank[k] : (uint32_t)c->rank[k] * c->mode[k], last ? c->mode[k] : c->rank[k + 1], 16};
+    return core;
+}
+
+static uint32_t width_of(const tensor *t) { return t->bits > 8 ? 2 : 1; }
+
+/* Rows or columns of block |k| of |size| that are not padding. */
+static uint32_t part(uint32_t size, uint32_t k) { return size - 4 * k < 4 ? size - 4 * k : 4; }
+
+ppn_packed_places ppn_device_places(const ppn_device *d) {
+    uint32_t blocks = d->sizes.parameter_blocks;
+    ppn_packed_places out = {blocks * 32, blocks * 33, blocks};
+    for (uint32_t i = 0; i < d->net.stage_count; i++)
+        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
+            tensor t = tensor_of(d, i, k);
+            out.parameters -= t.rows * t.cols * width_of(&t);
+            out.gradients += t.rows * t.cols * 2;
+        }
     return out;
 }
 
-static uint32_t piece_width(const piece *p) { return p->bits > 8 ? 2 : 1; }
-
-ppn_packed_places ppn_device_places(const ppn_device *d) {
-    uint32_t end = d->sizes.parameter_blocks * 33;
-    ppn_packed_places out = {d->sizes.parameter_blocks * 32, d->sizes.parameter_blocks * 32, end};
-    for (uint32_t i = 0; i < d->net.stage_count; i++)
-        for (int bias = 0; bias <= d->net.stages[i].closes; bias++) {
-            piece p = piece_of(d, i, bias);
-            out.parameters -= p.blocks * p.lanes * piece_width(&p);
-            out.gradients -= p.blocks * p.lanes * 2;
+/* |rows| x |cols| packed mantissas as a block; answers where the next begin. */
+static const uint8_t *unpack_block(const uint8_t *from, uint32_t width, int bits, uint32_t rows, uint32_t cols,
+                                   int zero, int16_t *to) {
+    for (uint32_t r = 0; r < 4; r++)
+        for (uint32_t c = 0; c < 4; c++, to++) {
+            *to = 0;
+            if (r >= rows || c >= cols) continue;
+            if (!zero) *to = mantissa(from, width, bits);
+            from += width;
         }
-    return out;
+    return from;
+}
+
+static int16_t *pack_block(const int16_t *from, uint32_t rows, uint32_t cols, int16_t *to) {
+    for (uint32_t r = 0; r < rows; r++, from += 4)
+        for (uint32_t c = 0; c < cols; c++) *to++ = from[c];
+    return to;
 }
 
 /* Packed mantissas lie at the end of their room and are unpacked to its start. What is left to read is never longer
  * than what is left to write, so writing never passes reading. */
-static void unpack_parameters(const ppn_device *d, uint8_t *parameters) {
+void ppn_device_unpack(const ppn_device *d, uint8_t *parameters) {
     const uint8_t *from = parameters + ppn_device_places(d).parameters;
     const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
     int16_t *to = (int16_t *)(void *)parameters;
     for (uint32_t i = 0; i < d->net.stage_count; i++)
-        for (int bias = 0; bias <= d->net.stages[i].closes; bias++) {
-            piece p = piece_of(d, i, bias);
-            for (uint32_t k = 0; k < p.blocks; k++, exps++)
-                for (uint32_t l = 0; l < LANES; l++) {
-                    int16_t m = 0;
-                    if (l < p.lanes) {
-                        if (*exps != PPN_ZERO_EXP) m = mantissa(from, (int)piece_width(&p), p.bits);
-                        from += piece_width(&p);
-                    }
-                    *to++ = m;
-                }
+        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
+            tensor t = tensor_of(d, i, k);
+            for (uint32_t high = 0; high < up(t.rows); high++)
+                for (uint32_t wide = 0; wide < up(t.cols); wide++, to += LANES)
+                    from = unpack_block(from, width_of(&t), t.bits, part(t.rows, high), part(t.cols, wide),
+                                        *exps++ == PPN_ZERO_EXP, to);
         }
 }
 
-/* The way back, from the last mantissa to the first: all are 16 bits wide, and of a bias block only row 0 is kept. */
+/* The way back, to the start: mantissas, all 16 bits wide, then exponents. */
 static void pack_gradients(const ppn_device *d, uint8_t *parameters) {
-    const int16_t *from = (const int16_t *)(void *)parameters + d->sizes.parameter_blocks * LANES;
-    int16_t *to = (int16_t *)(void *)parameters + d->sizes.parameter_blocks * LANES;
-    for (uint32_t i = d->net.stage_count; i-- > 0;)
-        for (int bias = d->net.stages[i].closes; bias >= 0; bias--) {
-            piece p = piece_of(d, i, bias);
-            for (uint32_t k = 0; k < p.blocks; k++) {
-                from -= LANES;
-                for (uint32_t l = p.lanes; l-- > 0;) *--to = from[l];
-            }
+    uint32_t blocks = d->sizes.parameter_blocks;
+    const int16_t *from = (const int16_t *)(void *)parameters;
+    int16_t *to = (int16_t *)(void *)parameters;
+    for (uint32_t i = 0; i < d->net.stage_count; i++)
+        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
+            tensor t = tensor_of(d, i, k);
+            for (uint32_t high = 0; high < up(t.rows); high++)
+                for (uint32_t wide = 0; wide < up(t.cols); wide++, from += LANES)
+                    to = pack_block(from, part(t.rows, high), part(t.cols, wide), to);
         }
+    const uint8_t *exps = parameters + blocks * 32;
+    for (uint32_t b = 0; b < blocks; b++) ((uint8_t *)to)[b] = exps[b];
 }
 
-int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, uint8_t *parameters) {
-    unpack_parameters(d, parameters);
+int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, const uint8_t *parameters,
+                    ppn_share share) {
     const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
-    return ppn_load(&d->net, weights, core->scratch, (const int16_t *)(void *)parameters, exps);
+    return ppn_load(&d->net, weights, core->scratch, (const int16_t *)(const void *)parameters, exps, share);
 }
 
 /* ---- batches --------------------------------------------------------------------------------------------------- */
@@ -267,11 +286,15 @@ static ppn_batch one(const ppn_device *d, const uint8_t *rows, const ppn_packed 
                      const numbers *n) {
     const int8_t *row_exps = (const int8_t *)rows + rows_of(d, d->directions) * d->sizes.in_blocks * 32;
     unpack_rows(packed->points, point_rows(d, packed->directions), d->inputs, d->bits_inputs, n->points, n->point_exps);
-    ppn_batch batch = {1,        packed->directions,
+    ppn_batch batch = {1,
+                       packed->directions,
                        d->bits_inputs,
-                       n->points, n->point_exps,
-                       (const int16_t *)(const void *)rows, row_exps,
-                       tape, 0};
+                       n->points,
+                       n->point_exps,
+                       (const int16_t *)(const void *)rows,
+                       row_exps,
+                       tape,
+                       0};
     return batch;
 }
 
@@ -291,12 +314,6 @@ int ppn_device_begin(const ppn_device *d, const ppn_core *core, const uint8_t *e
     return 0;
 }
 
-uint32_t ppn_device_terms(const ppn_device *d, uint32_t directions) {
-    uint32_t panels = 1;
-    for (uint32_t i = 0; i < d->net.stage_count; i++) panels = most(panels, d->net.stages[i].panels);
-    return panels * streams_of(directions);
-}
-
 int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
                         const ppn_packed *packed, uint8_t *tape, uint32_t seed, uint32_t step) {
     numbers n = numbers_at(d, core->numbers);
@@ -312,13 +329,19 @@ void ppn_device_merge(const ppn_device *d, const ppn_core *core, const ppn_core 
     ppn_merge(&d->net, core->gradients, other->gradients);
 }
 
-int ppn_device_gradients(const ppn_device *d, const ppn_core *core, const uint8_t *weights, uint8_t *parameters,
-                         uint8_t *peaks) {
-    uint32_t *highest = (uint32_t *)(void *)(parameters + padded(d->sizes.parameter_blocks * 33));
-    int16_t *m = (int16_t *)(void *)parameters;
+/* Peaks lie behind the parameters. */
+static uint32_t *peaks_in(const ppn_device *d, uint8_t *parameters) {
+    return (uint32_t *)(void *)(parameters + padded(d->sizes.parameter_blocks * 33));
+}
+
+int ppn_device_gradients(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *gradients,
+                         uint8_t *parameters, ppn_share share) {
     int8_t *exps = (int8_t *)parameters + d->sizes.parameter_blocks * 32;
-    int flags = ppn_gradients(&d->net, weights, core->gradients, core->scratch, m, exps, highest);
+    return ppn_gradients(&d->net, weights, gradients, core->scratch, (int16_t *)(void *)parameters, exps,
+                         peaks_in(d, parameters), share);
+}
+
+void ppn_device_pack(const ppn_device *d, uint8_t *parameters, uint8_t *peaks) {
     pack_gradients(d, parameters);
-    memcpy(peaks, highest, d->sizes.accumulators * 4u);
-    return flags;
+    memcpy(peaks, peaks_in(d, parameters), d->sizes.accumulators * 4u);
 }

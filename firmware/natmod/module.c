@@ -25,9 +25,7 @@ static uint32_t number(mp_obj_t object) { return (uint32_t)mp_obj_get_int_trunca
 /* ---- the session ----------------------------------------------------------------------------------------------- */
 
 /* session_bytes(payload): bytes of a session. */
-static mp_obj_t session_bytes(mp_obj_t payload) {
-    return mp_obj_new_int_from_uint(ppn_session_bytes(number(payload)));
-}
+static mp_obj_t session_bytes(mp_obj_t payload) { return mp_obj_new_int_from_uint(ppn_session_bytes(number(payload))); }
 static MP_DEFINE_CONST_FUN_OBJ_1(session_bytes_obj, session_bytes);
 
 static ppn_solver *solver_of(mp_obj_t object) { return (ppn_solver *)(void *)region(object, sizeof(ppn_solver)); }
@@ -40,7 +38,8 @@ static mp_obj_t session_open(mp_obj_t object, mp_obj_t payload) {
     uint8_t *memory = region(object, ppn_session_bytes(most));
     ppn_session *s = (ppn_session *)(void *)memory;
     ppn_session_open(s, most);
-    mp_obj_t items[] = {mp_obj_new_int(ppn_session_request(s) - memory), mp_obj_new_int(ppn_session_answer(s) - memory)};
+    mp_obj_t items[] = {mp_obj_new_int(ppn_session_request(s) - memory),
+                        mp_obj_new_int(ppn_session_answer(s) - memory)};
     return mp_obj_new_tuple(2, items);
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(session_open_obj, session_open);

@@ -142,15 +142,16 @@ static void run(const struct head *head, const ppn_network *net, const ppn_sizes
     int16_t *out_exps = take(outs * 2, 2), *values = take(blocks * 32, 2);
     int8_t *exps = take(blocks, 1);
     uint32_t *peaks = take(sizes->accumulators * 4u, 4);
+    ppn_share all = {0, 1};
 
-    int flags = ppn_load(net, weights, scratch, n->weights, n->weight_exps);
+    int flags = ppn_load(net, weights, scratch, n->weights, n->weight_exps, all);
     flags |= ppn_forward(net, weights, scratch, &batch, out, out_exps);
     batch.count = split;
     uint8_t *sums = sums_of(head, net, sizes, weights, scratch, batch, 0, n, &flags);
     batch.count = count - split;
     uint8_t *others = sums_of(head, net, sizes, weights, scratch, batch, split, n, &flags);
     ppn_merge(net, sums, others);
-    flags |= ppn_gradients(net, weights, sums, scratch, values, exps, peaks);
+    flags |= ppn_gradients(net, weights, sums, scratch, values, exps, peaks, all);
 
     put_word(flags);
     put(out, outs * 64);

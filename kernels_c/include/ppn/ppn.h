@@ -93,7 +93,7 @@ typedef struct {
  * points:     |count| times one row (naive: S rows) of in_blocks, mantissas up to |bits_inputs| wide.
  * directions: jet and odd-even: K rows d_k; difference: 2 K rows d_1, -d_1, d_2, ...; naive: not read.
  * tape:       |count| regions of |tape_step| bytes each; tape_step 0 uses one region again and again (forward only,
- *             or with count 1). 16-bit aligned is enough. */
+ *             or with count 1). 32-bit aligned, like the other regions. */
 typedef struct {
     uint32_t count;
     uint16_t directions;
@@ -115,10 +115,17 @@ typedef struct {
  * Returns PPN_OK or why not; then |sizes| is untouched. */
 int ppn_plan(ppn_network *net, uint16_t directions, ppn_sizes *sizes);
 
+/* Which stages a call works on, so that cores can share the work, each with a scratch of its own: those whose number is
+ * |part| modulo |parts|. {0, 1}: all. */
+typedef struct {
+    uint16_t part, parts;
+} ppn_share;
+
 /* Set all parameters: |mantissas|, |exps| hold sizes.parameter_blocks blocks, tensor after tensor (each stage: its
  * matrix in SMX(w) or its chain's cores in SMX(16); then its bias in SMX(16), row 0 of each block). Contracts the
  * cores. Returns flags. */
-int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps);
+int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps,
+             ppn_share share);
 
 /* Run |batch| forward. |out|, |out_exps|: count x S x out_blocks blocks of 16 int32 and one exponent. Returns flags. */
 int ppn_forward(const ppn_network *net, const uint8_t *weights, uint8_t *scratch, const ppn_batch *batch, int32_t *out,
@@ -137,9 +144,9 @@ int ppn_backward(const ppn_network *net, const uint8_t *weights, uint8_t *gradie
 void ppn_merge(const ppn_network *net, uint8_t *gradients, const uint8_t *other);
 
 /* Contract the sums back to parameters. |mantissas|, |exps|: SMX(16), every block that ppn_load() reads, in its order;
- * |peaks|: one an accumulator (above 2^limit: the step saturated, the values are void). Returns flags. */
+ * |peaks|: one an accumulator (above 2^limit: the step saturated, the tensor's values are zero). Returns flags. */
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
-                  int16_t *mantissas, int8_t *exps, uint32_t *peaks);
+                  int16_t *mantissas, int8_t *exps, uint32_t *peaks, ppn_share share);
 
 /* One matrix for ppn_matmul(): |rows| x |cols| blocks of SMX(bits). */
 typedef struct {
