@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from ppn import frames
 
 from picopinn.boards import firmware_folder
-from ppn import frames
 
 Need = Callable[[str, str], list[str]]
 NATMOD = firmware_folder() / "natmod"
