@@ -15,7 +15,8 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from firmware.tools import natmod
-from picopinn import toolchain
+from picopinn import boards, image, toolchain
+from picopinn.errors import PicopinnError
 
 ROOT = Path(__file__).parent
 KERNELS = ROOT / "kernels_c"
@@ -32,15 +33,15 @@ def _run(c: Context, command: str) -> None:
         c.run(command, echo=True, pty=sys.stdout.isatty())
 
 
-@task
-def setup(c: Context) -> None:
+@task(help={"board": "kind of board to build MicroPython for"})
+def setup(c: Context, board: str = "rp2040") -> None:
     """Put the toolchain in place: compilers and an emulator from Debian, MicroPython built from source and cached."""
     missing = toolchain.missing_packages()
     if missing:
         _install(c, missing)
     with _one_line():
         print(f"MicroPython for this computer: {toolchain.unix_port(build=True)}", flush=True)
-        print(f"MicroPython for the RP2040: {toolchain.board_firmware('rp2040', build=True)}", flush=True)
+        print(f"MicroPython for {board}: {toolchain.board_firmware(board, build=True)}", flush=True)
 
 
 def _install(c: Context, packages: list[str]) -> None:
@@ -56,14 +57,30 @@ def _one_line() -> Iterator[None]:
     """Errors that name their cause and what to do need no traceback."""
     try:
         yield
-    except toolchain.ToolchainError as error:
+    except PicopinnError as error:
         raise Exit(str(error)) from None
 
 
-@task
-def build(c: Context) -> None:
-    """Install the package into this environment, kernels compiled, sources editable."""
-    _run(c, f"{PYTHON} -m pip install -q -e '.[test]'")
+@task(help={"board": "make a UF2 image for such a board instead, in build/"})
+def build(c: Context, board: str = "") -> None:
+    """Install the package into this environment, kernels compiled, sources editable; or make a board's image."""
+    if not board:
+        _run(c, f"{PYTHON} -m pip install -q -e '.[test]'")
+        return
+    with _one_line():
+        kind = boards.load(board)
+        contents = image.build(kind, image.micropython_of(kind, None))
+    path = ROOT / "build" / f"picopinn-{board}.uf2"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(contents)
+    print(f"{path}: {len(contents)} bytes")
+
+
+@task(help={"board": "kind of board", "volume": "with BOOTSEL held", "port": "with MicroPython on it"})
+def flash(c: Context, board: str, volume: str = "", port: str = "") -> None:
+    """Put picopinn on a board, as `picopinn flash` does."""
+    places = [f'--{name} "{value}"' for name, value in (("volume", volume), ("port", port)) if value]
+    _run(c, f"{PYTHON} -m picopinn.cli flash --board {board} {' '.join(places)}")
 
 
 @task

@@ -1,7 +1,6 @@
 """What a board starts with: serve the host that is at the other end of the USB cable."""
 
 import micropython
-
 from ppn import start
 
 try:

@@ -12,8 +12,7 @@ from typing import NoReturn
 
 import pytest
 
-from picopinn import toolchain
-from picopinn import boards, uf2
+from picopinn import boards, toolchain, uf2
 
 Need = Callable[[str, str], list[str]]
 

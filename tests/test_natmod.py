@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +13,7 @@ import pytest
 from mpremote.transport_serial import SerialTransport
 
 from firmware.tools import natmod
-from picopinn import toolchain
-from picopinn import kernels
+from picopinn import kernels, toolchain
 from picopinn.link.emulator import EmulatedBoard
 from picopinn.smx import SMX
 
@@ -107,3 +107,11 @@ def test_variables_are_refused(tmp_path: Path) -> None:
 def test_an_error_of_the_compiler_is_shown(tmp_path: Path) -> None:
     with pytest.raises(toolchain.ToolchainError, match="'nothing' undeclared"):
         natmod.build("armv6m", _tree(tmp_path, "nothing();".replace("()", "++")))
+
+
+@pytest.mark.parametrize("arch", natmod.TARGETS)
+def test_what_is_committed_is_what_the_sources_give(arch: str) -> None:
+    here, recorded = natmod.compilers(), (natmod.PREBUILT / "compilers.txt").read_text()
+    if here != recorded and os.environ.get("CI") != "true":
+        pytest.skip(f"these compilers give other bytes: {here} instead of {recorded}")
+    assert natmod.prebuilt(arch).read_bytes() == natmod.build(arch), "run `invoke prebuild`"

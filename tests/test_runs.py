@@ -242,7 +242,7 @@ class TestSignals:
         _, err = process.communicate(timeout=30)
         assert process.returncode == 130
         step = Run.open(path).checkpoint.step
-        expected = f"stopped and saved at step {step} of 1000000: continue with picopinn train --resume {path}\n"
+        expected = f"stopped, saved at step {step} of 1000000: continue with picopinn train --resume {path}\n"
         assert err.decode() == expected
 
 

@@ -7,6 +7,9 @@
 #define HEADER 14 /* bytes of a program before its stages */
 #define MOST_BLOCKS (UINT32_C(1) << 24) /* of parameters, so that 33 bytes each stay far below 2^32 */
 
+#define HEAD_BYTES 128 /* of a ppn_device, whatever the size of a pointer */
+
+_Static_assert(sizeof(ppn_device) <= HEAD_BYTES, "HEAD_BYTES is too small");
 _Static_assert(sizeof(ppn_stage) == 10 && sizeof(ppn_chain) == 20, "a program is these structures");
 
 static uint32_t up(uint32_t size) { return (size + 3) / 4; }
@@ -29,13 +32,13 @@ int32_t ppn_device_bytes(const uint8_t *program, uint32_t n) {
     uint32_t stages = word(program), chains = word(program + 2);
     if (n != HEADER + stages * sizeof(ppn_stage) + chains * sizeof(ppn_chain)) return PPN_SHORT;
     uint32_t tables = padded(stages * sizeof(ppn_stage)) + padded(chains * sizeof(ppn_chain));
-    return (int32_t)(sizeof(ppn_device) + stages * sizeof(ppn_place) + tables);
+    return (int32_t)(HEAD_BYTES + stages * sizeof(ppn_place) + tables);
 }
 
 /* Places, stages and chains follow the ppn_device, each aligned to 4 bytes. */
 static void read_program(ppn_device *d, const uint8_t *program) {
     uint32_t stages = word(program), chains = word(program + 2);
-    uint8_t *at = (uint8_t *)(d + 1);
+    uint8_t *at = (uint8_t *)d + HEAD_BYTES;
     ppn_stage *stage = (ppn_stage *)(void *)(at + stages * sizeof(ppn_place));
     ppn_chain *chain = (ppn_chain *)(void *)((uint8_t *)stage + padded(stages * sizeof(ppn_stage)));
     const uint8_t *w = program + 6;
@@ -79,8 +82,8 @@ int ppn_device_open(ppn_device *d, const uint8_t *program, uint32_t n, ppn_devic
                             rows_of(d, d->directions) * s->in_blocks * 33,
                             padded(s->parameter_blocks * 33) + s->accumulators * 4u,
                             s->gradients,
-                            s->tape,
                             s->scratch,
+                            ppn_stamp_bytes(d) + s->tape,
                             numbers_bytes(d)};
     *sizes = out;
     return PPN_OK;
@@ -92,6 +95,8 @@ int ppn_device_open(ppn_device *d, const uint8_t *program, uint32_t n, ppn_devic
 static uint32_t packed_bytes(uint32_t rows, uint32_t cols, uint32_t width, uint32_t exp_width) {
     return rows * cols * width + up(cols) * exp_width;
 }
+
+uint32_t ppn_stamp_bytes(const ppn_device *d) { return 4 + padded(ppn_packed_points(d, d->directions)); }
 
 uint32_t ppn_packed_points(const ppn_device *d, uint32_t directions) {
     return point_rows(d, directions) * packed_bytes(4, d->inputs, 2, 1);
@@ -257,38 +262,32 @@ static numbers numbers_at(const ppn_device *d, uint8_t *at) {
     return n;
 }
 
-/* The microbatch |at| of a packed batch as the kernels take it; its points are unpacked into |n|. */
-static ppn_batch one(const ppn_device *d, const ppn_core *core, const uint8_t *rows, const ppn_packed *packed,
-                     uint32_t at, const numbers *n) {
-    uint32_t bytes = ppn_packed_points(d, packed->directions);
+/* A microbatch as the kernels take it; its points are unpacked into |n|. */
+static ppn_batch one(const ppn_device *d, const uint8_t *rows, const ppn_packed *packed, uint8_t *tape,
+                     const numbers *n) {
     const int8_t *row_exps = (const int8_t *)rows + rows_of(d, d->directions) * d->sizes.in_blocks * 32;
-    unpack_rows(packed->points + at * bytes, point_rows(d, packed->directions), d->inputs, d->bits_inputs, n->points,
-                n->point_exps);
+    unpack_rows(packed->points, point_rows(d, packed->directions), d->inputs, d->bits_inputs, n->points, n->point_exps);
     ppn_batch batch = {1,        packed->directions,
                        d->bits_inputs,
                        n->points, n->point_exps,
                        (const int16_t *)(const void *)rows, row_exps,
-                       core->tape + at * core->tape_step, 0};
+                       tape, 0};
     return batch;
 }
 
 int ppn_device_forward(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
-                       const ppn_packed *packed, uint8_t *out) {
+                       const ppn_packed *packed, uint8_t *tape, uint8_t *out) {
     numbers n = numbers_at(d, core->numbers);
-    uint32_t bytes = ppn_packed_outputs(d, packed->directions);
-    int flags = 0;
-    for (uint32_t k = 0; k < packed->count; k++) {
-        ppn_batch batch = one(d, core, rows, packed, k, &n);
-        flags |= ppn_forward(&d->net, weights, core->scratch, &batch, n.out, n.out_exps);
-        pack_outputs(n.out, n.out_exps, streams_of(packed->directions), d->outputs, out + k * bytes);
-    }
+    ppn_batch batch = one(d, rows, packed, tape, &n);
+    int flags = ppn_forward(&d->net, weights, core->scratch, &batch, n.out, n.out_exps);
+    if (out) pack_outputs(n.out, n.out_exps, streams_of(packed->directions), d->outputs, out);
     return flags;
 }
 
-int ppn_device_begin(const ppn_device *d, const ppn_core *core, const uint8_t *exps, uint32_t n, uint8_t limit) {
+int ppn_device_begin(const ppn_device *d, const ppn_core *core, const uint8_t *exps, uint32_t n, uint32_t limit) {
     if (n != d->sizes.accumulators * 2u) return PPN_SHORT;
     if (limit > 30) return PPN_REFUSED;
-    ppn_begin(&d->net, core->gradients, (const int16_t *)(const void *)exps, limit);
+    ppn_begin(&d->net, core->gradients, (const int16_t *)(const void *)exps, (uint8_t)limit);
     return 0;
 }
 
@@ -299,20 +298,14 @@ uint32_t ppn_device_terms(const ppn_device *d, uint32_t directions) {
 }
 
 int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
-                        const ppn_packed *packed, uint32_t seed, uint32_t step, int kept) {
+                        const ppn_packed *packed, uint8_t *tape, uint32_t seed, uint32_t step) {
     numbers n = numbers_at(d, core->numbers);
-    uint32_t bytes = ppn_packed_cotangents(d, packed->directions), streams = streams_of(packed->directions);
-    int flags = 0;
-    for (uint32_t k = 0; k < packed->count; k++) {
-        ppn_batch batch = one(d, core, rows, packed, k, &n);
-        ppn_counter counter = {seed, step, packed->first + k};
-        unpack_rows(packed->cotangents + k * bytes, streams, d->outputs, d->net.bits_gradients, n.cotangents,
-                    n.cotangent_exps);
-        if (!kept) flags |= ppn_forward(&d->net, weights, core->scratch, &batch, n.out, n.out_exps);
-        flags |= ppn_backward(&d->net, weights, core->gradients, core->scratch, &batch, n.cotangents, n.cotangent_exps,
-                              counter);
-    }
-    return flags;
+    ppn_batch batch = one(d, rows, packed, tape, &n);
+    ppn_counter counter = {seed, step, packed->number};
+    unpack_rows(packed->cotangents, streams_of(packed->directions), d->outputs, d->net.bits_gradients, n.cotangents,
+                n.cotangent_exps);
+    return ppn_backward(&d->net, weights, core->gradients, core->scratch, &batch, n.cotangents, n.cotangent_exps,
+                        counter);
 }
 
 void ppn_device_merge(const ppn_device *d, const ppn_core *core, const ppn_core *other) {

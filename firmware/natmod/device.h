@@ -28,18 +28,18 @@ typedef struct {
 
 /* Bytes of each region. |device|, |weights|, |rows| and |parameters| are shared; the others are a core's own. */
 typedef struct {
-    uint32_t device;     /* the ppn_device and what it points to */
+    uint32_t device;     /* the ppn_device and what it points to; the same on all machines */
     uint32_t weights;    /* ppn_sizes.weights */
     uint32_t rows;       /* the directions */
     uint32_t parameters; /* parameters before ppn_device_load(), their gradients after ppn_device_gradients() */
-    uint32_t gradients, tape, scratch; /* as ppn_sizes */
+    uint32_t gradients, scratch; /* as ppn_sizes */
+    uint32_t tape;               /* ppn_sizes.tape, behind a stamp of ppn_stamp_bytes() that tells whose it is */
     uint32_t numbers;    /* one microbatch of points, outputs and cotangents, unpacked */
 } ppn_device_sizes;
 
-/* A core's memory; its tapes are |tape_step| bytes apart, 0 to use one for all microbatches of a forward. */
+/* A core's memory. */
 typedef struct {
-    uint8_t *gradients, *scratch, *numbers, *tape;
-    uint32_t tape_step;
+    uint8_t *gradients, *scratch, *numbers;
 } ppn_core;
 
 /* Bytes of |device| for a program of |n| bytes, or PPN_SHORT if it is none. */
@@ -57,6 +57,9 @@ typedef struct {
 
 ppn_packed_places ppn_device_places(const ppn_device *device);
 
+/* Bytes of a tape's stamp: a 32-bit number, and the packed points of a microbatch. */
+uint32_t ppn_stamp_bytes(const ppn_device *device);
+
 /* Bytes of one microbatch, packed, with so many directions. */
 uint32_t ppn_packed_points(const ppn_device *device, uint32_t directions);
 uint32_t ppn_packed_cotangents(const ppn_device *device, uint32_t directions);
@@ -69,28 +72,27 @@ int ppn_device_load(const ppn_device *device, const ppn_core *core, uint8_t *wei
  * exponents after the other. Returns flags, PPN_SHORT or PPN_REFUSED. */
 int ppn_device_directions(const ppn_device *device, uint8_t *rows, uint32_t first, const uint8_t *packed, uint32_t n);
 
-/* A batch of |count| microbatches as it arrives: |directions| is 0 or as many as were set; |first| numbers the first
- * microbatch within the step. */
+/* A microbatch as it arrives: |directions| is 0 or as many as were set; |number| counts within the step. */
 typedef struct {
     const uint8_t *points, *cotangents;
-    uint32_t count, first;
+    uint32_t number;
     uint16_t directions;
 } ppn_packed;
 
-/* Run microbatches forward; |out| takes their packed outputs. Returns flags. */
+/* Run a microbatch forward over |tape|; |out| takes its packed outputs, unless it is NULL. Returns flags. */
 int ppn_device_forward(const ppn_device *device, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
-                       const ppn_packed *batch, uint8_t *out);
+                       const ppn_packed *batch, uint8_t *tape, uint8_t *out);
 
-/* Set gradient exponents (int16, one an accumulator: |n| bytes) and the limit. Returns 0 or PPN_SHORT. */
-int ppn_device_begin(const ppn_device *device, const ppn_core *core, const uint8_t *exps, uint32_t n, uint8_t limit);
+/* Set gradient exponents (int16, one an accumulator: |n| bytes) and the limit. Returns 0, PPN_SHORT or PPN_REFUSED. */
+int ppn_device_begin(const ppn_device *device, const ppn_core *core, const uint8_t *exps, uint32_t n, uint32_t limit);
 
 /* The most terms that one microbatch with so many directions adds to any sum (spec 7): the caller sees to it that
  * terms 2^limit stays below 2^31 over all microbatches between a begin and the next. */
 uint32_t ppn_device_terms(const ppn_device *device, uint32_t directions);
 
-/* Add a batch's gradients; |kept|: the core's tapes are those of ppn_device_forward() of it. Returns flags. */
+/* Add a microbatch's gradients; |tape| is as ppn_device_forward() of it left it. Returns flags. */
 int ppn_device_backward(const ppn_device *device, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
-                        const ppn_packed *batch, uint32_t seed, uint32_t step, int kept);
+                        const ppn_packed *batch, uint8_t *tape, uint32_t seed, uint32_t step);
 
 /* Add the sums of |other| to those of |core|. */
 void ppn_device_merge(const ppn_device *device, const ppn_core *core, const ppn_core *other);

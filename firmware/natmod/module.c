@@ -1,10 +1,6 @@
-/* module.c: session.h and device.h as the MicroPython module |ppn.native|.
- *
- * Every buffer is checked against what the C code will touch; a short one raises ValueError. A |core| is the tuple
- * (gradients, scratch, numbers). Answers below 0 are device.h's.
- */
-#include "device.h"
+/* module.c: session.h and solver.h as the MicroPython module |ppn.native|. Its caller is firmware/ppn/service.py. */
 #include "session.h"
+#include "solver.h"
 
 #include "py/dynruntime.h"
 #include "py/stream.h"
@@ -33,6 +29,8 @@ static mp_obj_t session_bytes(mp_obj_t payload) {
     return mp_obj_new_int_from_uint(ppn_session_bytes(number(payload)));
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(session_bytes_obj, session_bytes);
+
+static ppn_solver *solver_of(mp_obj_t object) { return (ppn_solver *)(void *)region(object, sizeof(ppn_solver)); }
 
 static ppn_session *session_of(mp_obj_t object) { return (ppn_session *)(void *)region(object, sizeof(ppn_session)); }
 
@@ -69,22 +67,46 @@ static void read_ahead(ppn_session *s, mp_obj_t reader, mp_uint_t most) {
     s->arrived = got;
 }
 
-/* receive(session, reader, writer, most): wait for a request; answers its kind and, times 256, its payload's length,
- * or -1 for a person's Ctrl-C. Reads at most |most| bytes at a time. */
-static mp_obj_t receive(size_t n, const mp_obj_t *a) {
+/* Microseconds, as MicroPython's time.ticks_us() counts them. */
+static uint32_t now(mp_obj_t ticks) { return number(mp_call_function_n_kw(ticks, 0, 0, NULL)); }
+static uint32_t since(mp_obj_t ticks, uint32_t before) { return (now(ticks) - before) & 0x3FFFFFFF; }
+
+/* Have the solver answer the request, and send that; answers below 0 why it cannot. */
+static int32_t execute(ppn_session *s, ppn_solver *solver, mp_obj_t writer, mp_obj_t ticks) {
+    uint32_t started = now(ticks);
+    int32_t length =
+        ppn_solver_do(solver, s->kind, ppn_session_request(s), s->length, ppn_session_answer(s), s->payload);
+    if (s->kind != PPN_WRITE && s->kind != PPN_READ) s->kernel += since(ticks, started);
+    if (length < 0) return length;
+    ppn_session_reply(s, s->kind | PPN_REPLY, (uint32_t)length);
+    send_out(s, writer);
+    s->busy += since(ticks, started);
+    return 0;
+}
+
+/* serve(session, solver, reader, writer, most, ticks): answer requests until one comes that is not the solver's (or
+ * there is none: None), and answer its kind and, times 256, its payload's length; or -1 for a person's Ctrl-C; or,
+ * below that, 1 less than what ppn_solver_do() says to a request that cannot be met. Reads at most |most| bytes at a
+ * time; |ticks| tells microseconds. */
+static mp_obj_t serve(size_t n, const mp_obj_t *a) {
     ppn_session *s = session_of(a[0]);
+    ppn_solver *solver = a[1] == mp_const_none ? NULL : solver_of(a[1]);
     for (;;) {
         uint32_t used;
-        if (!s->arrived) read_ahead(s, a[1], number(a[3]));
+        if (!s->arrived) read_ahead(s, a[2], number(a[4]));
         enum ppn_event event = ppn_session_take(s, ppn_session_arrived(s) + s->first, s->arrived, &used);
         s->first += used;
         s->arrived -= used;
-        if (event == PPN_EXECUTE) return mp_obj_new_int((mp_int_t)(s->kind | s->length << 8));
         if (event == PPN_LEAVE) return mp_obj_new_int(-1);
-        if (event == PPN_SEND) send_out(s, a[2]);
+        if (event == PPN_SEND) send_out(s, a[3]);
+        if (event != PPN_EXECUTE) continue;
+        if (!solver || s->kind < PPN_WRITE || s->kind > PPN_READ)
+            return mp_obj_new_int((mp_int_t)(s->kind | s->length << 8));
+        int32_t failed = execute(s, solver, a[3], a[5]);
+        if (failed) return mp_obj_new_int(failed - 1);
     }
 }
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(receive_obj, 4, 4, receive);
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(serve_obj, 6, 6, serve);
 
 /* reply(session, writer, kind, length): send the answer. */
 static mp_obj_t reply(size_t n, const mp_obj_t *a) {
@@ -97,36 +119,17 @@ static mp_obj_t reply(size_t n, const mp_obj_t *a) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(reply_obj, 4, 4, reply);
 
-/* counted(session): frames, damaged, bytes in, bytes out. */
+/* counted(session): microseconds in kernels and busy in all, frames, damaged frames, bytes in and out. */
 static mp_obj_t counted(mp_obj_t session) {
     const ppn_session *s = session_of(session);
-    mp_obj_t items[] = {mp_obj_new_int_from_uint(s->frames), mp_obj_new_int_from_uint(s->damaged),
-                        mp_obj_new_int_from_uint(s->bytes_in), mp_obj_new_int_from_uint(s->bytes_out)};
-    return mp_obj_new_tuple(4, items);
+    uint32_t counts[] = {s->kernel, s->busy, s->frames, s->damaged, s->bytes_in, s->bytes_out};
+    mp_obj_t items[6];
+    for (int k = 0; k < 6; k++) items[k] = mp_obj_new_int_from_uint(counts[k]);
+    return mp_obj_new_tuple(6, items);
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(counted_obj, counted);
 
-/* ---- the device ------------------------------------------------------------------------------------------------ */
-
-static ppn_device *device_of(mp_obj_t object) { return (ppn_device *)(void *)region(object, sizeof(ppn_device)); }
-
-/* The memory of a core, but for its tapes. */
-static ppn_core core_of(const ppn_device *d, mp_obj_t core) {
-    size_t n;
-    mp_obj_t *items;
-    mp_obj_get_array(core, &n, &items);
-    if (n != 3) mp_raise_ValueError("a core is three buffers");
-    ppn_core out = {region(items[0], d->sizes.gradients), region(items[1], d->sizes.scratch), region(items[2], 0), NULL,
-                    0};
-    return out;
-}
-
-/* Have a core use the tape in |slot|, or |spread| over those from there on. */
-static void use_tapes(const ppn_device *d, ppn_core *core, mp_obj_t tapes, uint32_t slot, uint32_t count, int spread) {
-    uint32_t size = d->sizes.tape;
-    core->tape = region(tapes, (slot + (spread ? count : 1)) * size) + slot * size;
-    core->tape_step = spread ? size : 0;
-}
+/* ---- the solver ------------------------------------------------------------------------------------------------ */
 
 /* device_bytes(program): bytes of its device, or below 0. */
 static mp_obj_t device_bytes(mp_obj_t program) {
@@ -135,9 +138,9 @@ static mp_obj_t device_bytes(mp_obj_t program) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(device_bytes_obj, device_bytes);
 
-/* open(device, program): a ppn_status that is not PPN_OK, or the bytes of (device, weights, rows, parameters,
- * gradients, tape, scratch, numbers). */
-static mp_obj_t open(mp_obj_t device, mp_obj_t program) {
+/* device_open(device, program): a ppn_status that is not PPN_OK, or the bytes of (device, weights, rows, parameters,
+ * gradients, scratch, numbers, tape). */
+static mp_obj_t device_open(mp_obj_t device, mp_obj_t program) {
     uint32_t n = size_of(program);
     const uint8_t *bytes = memory(program, n, MP_BUFFER_READ);
     int32_t needed = ppn_device_bytes(bytes, n);
@@ -145,151 +148,69 @@ static mp_obj_t open(mp_obj_t device, mp_obj_t program) {
     ppn_device_sizes s;
     int status = ppn_device_open((ppn_device *)(void *)region(device, (size_t)needed), bytes, n, &s);
     if (status) return mp_obj_new_int(status);
-    uint32_t sizes[] = {s.device, s.weights, s.rows, s.parameters, s.gradients, s.tape, s.scratch, s.numbers};
+    uint32_t sizes[] = {s.device, s.weights, s.rows, s.parameters, s.gradients, s.scratch, s.numbers, s.tape};
     mp_obj_t items[8];
     for (int k = 0; k < 8; k++) items[k] = mp_obj_new_int_from_uint(sizes[k]);
     return mp_obj_new_tuple(8, items);
 }
-static MP_DEFINE_CONST_FUN_OBJ_2(open_obj, open);
+static MP_DEFINE_CONST_FUN_OBJ_2(device_open_obj, device_open);
 
-/* places(device): (parameters, gradients, end) as ppn_packed_places. */
-static mp_obj_t places(mp_obj_t device) {
-    ppn_packed_places p = ppn_device_places(device_of(device));
-    mp_obj_t items[] = {mp_obj_new_int_from_uint(p.parameters), mp_obj_new_int_from_uint(p.gradients),
-                        mp_obj_new_int_from_uint(p.end)};
-    return mp_obj_new_tuple(3, items);
-}
-static MP_DEFINE_CONST_FUN_OBJ_1(places_obj, places);
-
-/* microbatch(device, directions): its packed (points, cotangents, outputs) in bytes. */
-static mp_obj_t microbatch(mp_obj_t device, mp_obj_t directions) {
-    const ppn_device *d = device_of(device);
-    uint32_t k = number(directions);
-    mp_obj_t items[] = {mp_obj_new_int_from_uint(ppn_packed_points(d, k)),
-                        mp_obj_new_int_from_uint(ppn_packed_cotangents(d, k)),
-                        mp_obj_new_int_from_uint(ppn_packed_outputs(d, k))};
-    return mp_obj_new_tuple(3, items);
-}
-static MP_DEFINE_CONST_FUN_OBJ_2(microbatch_obj, microbatch);
-
-/* accumulators(device): how many exponents begin() takes and peaks gradients() gives. */
-static mp_obj_t accumulators(mp_obj_t device) { return mp_obj_new_int(device_of(device)->sizes.accumulators); }
-static MP_DEFINE_CONST_FUN_OBJ_1(accumulators_obj, accumulators);
-
-/* terms(device, directions): the most that one microbatch adds to any gradient. */
-static mp_obj_t terms(mp_obj_t device, mp_obj_t directions) {
-    return mp_obj_new_int_from_uint(ppn_device_terms(device_of(device), number(directions)));
-}
-static MP_DEFINE_CONST_FUN_OBJ_2(terms_obj, terms);
-
-/* load(device, core, weights, parameters): flags. */
-static mp_obj_t load(size_t n, const mp_obj_t *a) {
-    const ppn_device *d = device_of(a[0]);
-    ppn_core core = core_of(d, a[1]);
-    return mp_obj_new_int(ppn_device_load(d, &core, region(a[2], d->sizes.weights),
-                                          region(a[3], d->sizes.parameter_blocks * 33)));
-}
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(load_obj, 4, 4, load);
-
-/* directions(device, rows, first, packed): flags, or below 0. */
-static mp_obj_t directions(size_t n, const mp_obj_t *a) {
-    uint32_t bytes = size_of(a[3]);
-    return mp_obj_new_int(ppn_device_directions(device_of(a[0]), region(a[1], 0), number(a[2]),
-                                                memory(a[3], bytes, MP_BUFFER_READ), bytes));
-}
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(directions_obj, 4, 4, directions);
-
-static ppn_packed packed_at(const ppn_device *d, mp_obj_t points, uint32_t k, uint32_t start, uint32_t count) {
-    if (k > d->directions) mp_raise_ValueError("too many directions");
-    uint32_t bytes = ppn_packed_points(d, k);
-    ppn_packed batch = {memory(points, (start + count) * bytes, MP_BUFFER_READ) + start * bytes, NULL, count, 0,
-                        (uint16_t)k};
-    return batch;
-}
-
-/* forward(device, core, weights, rows, tapes, slot, spread, directions, points, start, count, out): flags.
- * Microbatches |start| to |start| + |count| of a batch, into their places in |out|; their tapes into slots from |slot|
- * on (|spread|), or all into that one. */
-static mp_obj_t forward(size_t n, const mp_obj_t *a) {
-    const ppn_device *d = device_of(a[0]);
-    ppn_core core = core_of(d, a[1]);
-    uint32_t k = number(a[7]), start = number(a[9]), count = number(a[10]), bytes = ppn_packed_outputs(d, k);
-    use_tapes(d, &core, a[4], number(a[5]), count, mp_obj_is_true(a[6]));
-    ppn_packed batch = packed_at(d, a[8], k, start, count);
-    uint8_t *out = region(a[11], (start + count) * bytes) + start * bytes;
-    return mp_obj_new_int(
-        ppn_device_forward(d, &core, region(a[2], d->sizes.weights), region(a[3], 0), &batch, out));
-}
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(forward_obj, 12, 12, forward);
-
-/* begin(device, core, exponents, limit): 0, or below. */
-static mp_obj_t begin(size_t n, const mp_obj_t *a) {
-    const ppn_device *d = device_of(a[0]);
-    ppn_core core = core_of(d, a[1]);
-    uint32_t bytes = size_of(a[2]);
-    return mp_obj_new_int(
-        ppn_device_begin(d, &core, memory(a[2], bytes, MP_BUFFER_READ), bytes, (uint8_t)number(a[3])));
-}
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(begin_obj, 4, 4, begin);
-
-/* backward(device, core, weights, rows, tapes, slot, kept, directions, points, cotangents, start, count, first, seed,
- * step): flags. |kept|: the slots from |slot| on hold the tapes of these microbatches; else that one is used. */
-static mp_obj_t backward(size_t n, const mp_obj_t *a) {
-    const ppn_device *d = device_of(a[0]);
-    ppn_core core = core_of(d, a[1]);
-    uint32_t k = number(a[7]), start = number(a[10]), count = number(a[11]), bytes = ppn_packed_cotangents(d, k);
-    int kept = mp_obj_is_true(a[6]);
-    use_tapes(d, &core, a[4], number(a[5]), count, kept);
-    ppn_packed batch = packed_at(d, a[8], k, start, count);
-    batch.cotangents = memory(a[9], (start + count) * bytes, MP_BUFFER_READ) + start * bytes;
-    batch.first = number(a[12]) + start;
-    return mp_obj_new_int(ppn_device_backward(d, &core, region(a[2], d->sizes.weights), region(a[3], 0), &batch,
-                                              number(a[13]), number(a[14]), kept));
-}
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(backward_obj, 15, 15, backward);
-
-/* merge(device, core, other): add the sums of |other|. */
-static mp_obj_t merge(mp_obj_t device, mp_obj_t core, mp_obj_t other) {
-    const ppn_device *d = device_of(device);
-    ppn_core to = core_of(d, core), from = core_of(d, other);
-    ppn_device_merge(d, &to, &from);
+/* solver_open(solver, device, weights, rows, parameters, tapes, slots, keep, cores): |cores| is a list of (gradients,
+ * scratch, numbers). All are of the sizes that device_open() said, and stay alive as long as the solver. */
+static mp_obj_t solver_open(size_t n, const mp_obj_t *a) {
+    ppn_solver *s = solver_of(a[0]);
+    size_t cores, three;
+    mp_obj_t *core, *items;
+    s->device = (const ppn_device *)(const void *)region(a[1], sizeof(ppn_device));
+    s->weights = region(a[2], 0);
+    s->rows = region(a[3], 0);
+    s->parameters = region(a[4], 0);
+    s->tapes = region(a[5], 0);
+    s->slots = number(a[6]);
+    s->keep = number(a[7]);
+    mp_obj_get_array(a[8], &cores, &core);
+    s->cores = (uint32_t)cores;
+    for (size_t k = 0; k < cores && k < PPN_CORES; k++) {
+        mp_obj_get_array(core[k], &three, &items);
+        s->core[k].gradients = region(items[0], 0);
+        s->core[k].scratch = region(items[1], 0);
+        s->core[k].numbers = region(items[2], 0);
+    }
+    ppn_solver_open(s);
     return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_3(merge_obj, merge);
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(solver_open_obj, 9, 9, solver_open);
 
-/* gradients(device, core, weights, parameters, peaks): flags. */
-static mp_obj_t gradients(size_t n, const mp_obj_t *a) {
-    const ppn_device *d = device_of(a[0]);
-    ppn_core core = core_of(d, a[1]);
-    uint32_t bytes = (d->sizes.parameter_blocks * 33 + 3) / 4 * 4 + d->sizes.accumulators * 4u;
-    return mp_obj_new_int(ppn_device_gradients(d, &core, region(a[2], d->sizes.weights), region(a[3], bytes),
-                                               region(a[4], d->sizes.accumulators * 4u)));
+/* help(solver): compute along, on another core, until dismiss(solver). */
+static mp_obj_t help(mp_obj_t solver) {
+    ppn_solver_help(solver_of(solver));
+    return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(gradients_obj, 5, 5, gradients);
+static MP_DEFINE_CONST_FUN_OBJ_1(help_obj, help);
+
+static mp_obj_t dismiss(mp_obj_t solver) {
+    ppn_solver_dismiss(solver_of(solver));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(dismiss_obj, dismiss);
 
 mp_obj_t mpy_init(mp_obj_fun_bc_t *self, size_t n_args, size_t n_kw, mp_obj_t *args) {
     MP_DYNRUNTIME_INIT_ENTRY
     mp_store_global(MP_QSTR_VERSION, mp_obj_new_int(PPN_VERSION));
     mp_store_global(MP_QSTR_WIRE, mp_obj_new_int(PPN_WIRE));
     mp_store_global(MP_QSTR_WINDOW, mp_obj_new_int(PPN_WINDOW));
-    mp_store_global(MP_QSTR_READ, mp_obj_new_int(PPN_ARRIVED));
-    mp_store_global(MP_QSTR_receive, MP_OBJ_FROM_PTR(&receive_obj));
-    mp_store_global(MP_QSTR_reply, MP_OBJ_FROM_PTR(&reply_obj));
-    mp_store_global(MP_QSTR_counted, MP_OBJ_FROM_PTR(&counted_obj));
+    mp_store_global(MP_QSTR_AT_ONCE, mp_obj_new_int(PPN_ARRIVED));
+    mp_store_global(MP_QSTR_CORES, mp_obj_new_int(PPN_CORES));
+    mp_store_global(MP_QSTR_SOLVER, mp_obj_new_int(sizeof(ppn_solver)));
     mp_store_global(MP_QSTR_session_bytes, MP_OBJ_FROM_PTR(&session_bytes_obj));
     mp_store_global(MP_QSTR_session_open, MP_OBJ_FROM_PTR(&session_open_obj));
+    mp_store_global(MP_QSTR_serve, MP_OBJ_FROM_PTR(&serve_obj));
+    mp_store_global(MP_QSTR_reply, MP_OBJ_FROM_PTR(&reply_obj));
+    mp_store_global(MP_QSTR_counted, MP_OBJ_FROM_PTR(&counted_obj));
     mp_store_global(MP_QSTR_device_bytes, MP_OBJ_FROM_PTR(&device_bytes_obj));
-    mp_store_global(MP_QSTR_open, MP_OBJ_FROM_PTR(&open_obj));
-    mp_store_global(MP_QSTR_places, MP_OBJ_FROM_PTR(&places_obj));
-    mp_store_global(MP_QSTR_microbatch, MP_OBJ_FROM_PTR(&microbatch_obj));
-    mp_store_global(MP_QSTR_accumulators, MP_OBJ_FROM_PTR(&accumulators_obj));
-    mp_store_global(MP_QSTR_terms, MP_OBJ_FROM_PTR(&terms_obj));
-    mp_store_global(MP_QSTR_load, MP_OBJ_FROM_PTR(&load_obj));
-    mp_store_global(MP_QSTR_directions, MP_OBJ_FROM_PTR(&directions_obj));
-    mp_store_global(MP_QSTR_forward, MP_OBJ_FROM_PTR(&forward_obj));
-    mp_store_global(MP_QSTR_begin, MP_OBJ_FROM_PTR(&begin_obj));
-    mp_store_global(MP_QSTR_backward, MP_OBJ_FROM_PTR(&backward_obj));
-    mp_store_global(MP_QSTR_merge, MP_OBJ_FROM_PTR(&merge_obj));
-    mp_store_global(MP_QSTR_gradients, MP_OBJ_FROM_PTR(&gradients_obj));
+    mp_store_global(MP_QSTR_device_open, MP_OBJ_FROM_PTR(&device_open_obj));
+    mp_store_global(MP_QSTR_solver_open, MP_OBJ_FROM_PTR(&solver_open_obj));
+    mp_store_global(MP_QSTR_help, MP_OBJ_FROM_PTR(&help_obj));
+    mp_store_global(MP_QSTR_dismiss, MP_OBJ_FROM_PTR(&dismiss_obj));
     MP_DYNRUNTIME_INIT_EXIT
 }

@@ -15,7 +15,9 @@
 #define PPN_WINDOW 2  /* requests that a host may have under way, and replies kept */
 #define PPN_ARRIVED 256 /* bytes read from a stream at a time */
 
-enum { PPN_INFO = 1, PPN_UNKNOWN = 0xFD, PPN_DAMAGED = 0xFE, PPN_FAILED = 0xFF }; /* kinds that a session knows */
+#define PPN_REPLY 0x80 /* added to the kind of the request that is answered */
+
+enum { PPN_INFO = 1, PPN_UNKNOWN = 0xFD, PPN_DAMAGED = 0xFE }; /* kinds that a session knows */
 
 enum ppn_event {
     PPN_NOTHING, /* all bytes are used up */
@@ -29,6 +31,7 @@ typedef struct {
     uint32_t length;           /* of the request's payload */
     uint32_t out, out_length;  /* what is to be sent */
     uint32_t frames, damaged, bytes_in, bytes_out; /* counted since ppn_session_open() */
+    uint32_t busy, kernel;     /* ... in the caller's unit of time: executing and answering, and of that computing */
     uint32_t n;                /* bytes of the frame under way */
     uint32_t first, arrived;   /* bytes at ppn_session_arrived() not yet used */
     struct {

@@ -1,7 +1,7 @@
 """Frames on a byte stream (docs/spec.md, "wire"); ``natmod/frame.h`` is the twin that a board runs.
 
-A frame is a head, a payload and their CRC-32, stuffed (COBS) so that no byte is 0, and then one byte 0. So a reader that
-starts anywhere is in step again after the next 0.
+A frame is a head, a payload and their CRC-32, stuffed (COBS) so that no byte is 0, and then one byte 0. So a reader
+that starts anywhere is in step again after the next 0.
 """
 
 from binascii import crc32

@@ -2,7 +2,9 @@
 
 from struct import calcsize, pack, unpack_from
 
-INFO, CONFIGURE, WRITE, LOAD, DIRECTIONS, FORWARD, BEGIN, BACKWARD, GRADIENTS, READ, COUNTERS, LEAVE = range(1, 13)
+INFO, CONFIGURE, WRITE, LOAD, DIRECTIONS, FORWARD, BEGIN, BACKWARD, GRADIENTS, READ, COUNTERS, ECHO, LEAVE = range(
+    1, 14
+)
 REPLY = 0x80  # added to the kind of the request that a reply answers
 UNKNOWN = 0xFD  # the device has no session, as after a reset: begin with INFO
 DAMAGED = 0xFE  # a frame did not arrive; the payload is the sequence number that the device waits for
@@ -19,16 +21,26 @@ READ_HEAD = "<II"  # offset, length
 FLAGS_HEAD = "<I"  # flags, in the reply of all that compute; outputs or peaks may follow
 SEQUENCE_HEAD = "<H"
 
-REGIONS = ("device", "weights", "rows", "parameters", "gradients", "tape", "scratch", "numbers")  # as native.open() has them
+REGIONS = (
+    "device",
+    "weights",
+    "rows",
+    "parameters",
+    "gradients",
+    "scratch",
+    "numbers",
+    "tape",
+)  # native.device_open() has them
 PLANNED_HEAD = "<8IIIHH"  # reply to CONFIGURE: bytes of REGIONS, bytes used and left, tapes, cores
 COUNTED = ("kernel_us", "busy_us", "frames", "damaged", "bytes_in", "bytes_out")
 COUNTED_HEAD = "<6I"  # reply to COUNTERS; they wrap at 2^32
 
+MICROBATCHES = 64  # of one request, at most
 RESERVE = 32768  # bytes of heap that a device leaves free where it has the choice
 ALIGNED = 16  # bytes of a block of a MicroPython heap
 
 
-_SIZES = {}
+_SIZES: dict[str, int] = {}
 
 
 def size(head: str) -> int:
@@ -46,8 +58,8 @@ def read(head: str, payload: bytes) -> tuple[int, ...]:
 
 
 def program(
-    stages: list[tuple[int, ...]],
-    chains: list[tuple[tuple[int, ...], tuple[int, ...]]],
+    stages: list,  # type: ignore[type-arg]
+    chains: list,  # type: ignore[type-arg]
     directions: int,
     codes: tuple[int, ...],
 ) -> bytes:
@@ -59,7 +71,7 @@ def program(
         directions: the most that a batch will have.
         codes: activation, mode, widths of weights, activations, base stream, gradients and input.
     """
-    out = bytearray(pack("<HHH8B", len(stages), len(chains), directions, *(tuple(codes) + (0,))))
+    out = bytearray(pack("<HHH8B", len(stages), len(chains), directions, *codes, 0))
     for stage in stages:
         out += pack("<HHHBBh", *stage)
     for modes, ranks in chains:
@@ -79,7 +91,7 @@ def plan(sizes: tuple[int, ...], free: int, tapes: int, cores: int) -> tuple[int
         tapes: as many as a step has microbatches, so that no backward need run its forward again.
         cores: that the device has.
     """
-    device, weights, rows, parameters, gradients, tape, scratch, numbers = [_whole(count) for count in sizes]
+    device, weights, rows, parameters, gradients, scratch, numbers, tape = [_whole(count) for count in sizes]
     shared, own = device + weights + rows + parameters, gradients + scratch + numbers
     room = free - RESERVE - shared
     while cores > 1 and cores * (own + tape) > room:
@@ -97,10 +109,12 @@ def _whole(count: int) -> int:
 
 def reason(code: int) -> str:
     """What a ppn_status, or an answer of natmod/device.h below 0, means."""
-    return _REASONS.get(code, "status %d" % code)
+    return _REASONS.get(code, f"status {code}")
 
 
 _REASONS = {
+    -4: "the answer would be too long: send fewer points at a time",
+    -3: "it needs another request before it",
     -2: "more was asked for than was configured",
     -1: "the message has the wrong length",
     1: "a mantissa width is outside 4..16",

@@ -1,19 +1,18 @@
-"""The device's side of the link: takes requests, has the kernels compute, answers."""
+"""The device's side of the link. Requests that compute are answered within ``native.serve``; the others here."""
 
 import gc
 import json
-from struct import pack_into
-from time import ticks_diff, ticks_us
+from struct import pack, pack_into
+from time import ticks_us
 
 from . import messages
-from .cores import Cores
-from .solver import Refused, Solver
+from .network import Network, RefusedError
 
 PAYLOAD = 2048  # bytes of the longest payload, either way
 
 
 class Service:
-    """Serves one host over a byte stream; ``natmod/session.h`` sees to it that each request comes here once.
+    """Serves one host over a byte stream; ``natmod/session.h`` sees to it that each request is executed once.
 
     Args:
         native: the module ``ppn.native``.
@@ -29,48 +28,51 @@ class Service:
         request, answer = native.session_open(self._session, PAYLOAD)
         self._request = memoryview(self._session)[request : request + PAYLOAD]
         self._answer = memoryview(self._session)[answer : answer + PAYLOAD]
-        self._cores = Cores(facts["cores"])
-        self._solver = Solver(native, self._cores)
-        self._busy_us = 0
+        self._network = Network(native, facts["cores"])
 
     def run(self):
         """Serve until the host says LEAVE, a person presses Ctrl-C or the stream ends."""
-        native, session, writer = self._native, self._session, self._writer
+        native, session = self._native, self._session
         kind = 0
-        while kind != messages.LEAVE:
-            try:
-                received = native.receive(session, self._reader, writer, self._at_once)
-            except EOFError:
-                break
-            if received < 0:
-                break
-            started = ticks_us()
-            kind = received & 0xFF
-            answer, length = self._execute(kind, self._request[: received >> 8])
-            native.reply(session, writer, answer, length)
-            self._busy_us += ticks_diff(ticks_us(), started)
-        self._cores.stop()
-
-    def _execute(self, kind, payload):
-        """Do what is asked: the kind of the answer, and the length of its payload."""
         try:
-            return kind | messages.REPLY, self._do(kind, payload)
+            while kind != messages.LEAVE:
+                received = native.serve(
+                    session, self._network.solver, self._reader, self._writer, self._at_once, ticks_us
+                )
+                if received == -1:
+                    break
+                kind = received & 0xFF
+                native.reply(session, self._writer, *self._execute(received))
+        except EOFError:
+            pass
+        self._network.forget()
+
+    def _execute(self, received):
+        """What to answer: its kind, and the length of its payload in ``_answer``."""
+        try:
+            if received < 0:
+                raise RefusedError(messages.reason(received + 1))
+            kind = received & 0xFF
+            return kind | messages.REPLY, self._do(kind, self._request[: received >> 8])
         except MemoryError:
-            reason = "out of memory, %d bytes are free: choose a smaller network" % gc.mem_free()
-        except (Refused, ValueError) as error:
+            reason = f"out of memory, {gc.mem_free()} bytes are free: choose a smaller network"
+        except (RefusedError, ValueError) as error:
             reason = str(error)
         return messages.FAILED, self._put(reason.encode())
 
     def _do(self, kind, payload):
         if kind == messages.INFO:
             return self._put(json.dumps(self._info()).encode())
+        if kind == messages.CONFIGURE:
+            return self._put(pack(messages.PLANNED_HEAD, *self._network.configure(payload)))
         if kind == messages.COUNTERS:
-            counted = (self._solver.kernel_us, self._busy_us) + self._native.counted(self._session)
-            pack_into(messages.COUNTED_HEAD, self._answer, 0, *[count & 0xFFFFFFFF for count in counted])
+            pack_into(messages.COUNTED_HEAD, self._answer, 0, *self._native.counted(self._session))
             return messages.size(messages.COUNTED_HEAD)
+        if kind == messages.ECHO:
+            return self._put(payload)
         if kind == messages.LEAVE:
             return 0
-        return self._solver.do(kind, payload, self._answer)
+        raise RefusedError(f"nothing is configured yet, or request {kind} is unknown: flash the board again")
 
     def _info(self):
         native = self._native

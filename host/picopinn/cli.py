@@ -14,8 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, describe, train
-from .device.addresses import FORMS, LOCAL, open_device
+from . import __version__, boards, describe, flash, image, train
+from .device.addresses import FORMS, LOCAL, open_device, open_session
+from .device.meter import Meter
+from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization
 from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
@@ -114,7 +116,31 @@ def _train(
         current = Run.create(run, settings, solver.state())
     else:
         solver.restore(current.checkpoint.state)
-    _follow(current, solver, Console(quiet=quiet), quiet)
+    meter = Meter(board, solver.step_number) if isinstance(board, RemoteDevice) else None
+    _follow(current, solver, Console(quiet=quiet), quiet, meter)
+
+
+@app.command("flash")
+def _flash(
+    board: Annotated[str, typer.Option(help=f"Kind of board: {', '.join(boards.names())}.")],
+    volume: Annotated[Path | None, typer.Option(help="Volume of a board with BOOTSEL held.")] = None,
+    port: Annotated[str | None, typer.Option(help="Serial port of a board with MicroPython.")] = None,
+    micropython: Annotated[Path | None, typer.Option(help="UF2 file of MicroPython.", show_default="built")] = None,
+) -> None:
+    """Put picopinn on a board."""
+    kind = boards.load(board)
+    if volume and port:
+        raise UsageError("a board is at a volume or at a port: give one of --volume and --port")
+    with train.progress(Console()) as show:
+        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port)
+
+
+def _ask(port: str) -> dict[str, Any]:
+    session = open_session(f"serial:{port}")
+    try:
+        return session.connect()
+    finally:
+        session.close()
 
 
 @app.command("evaluate")
@@ -246,13 +272,15 @@ def _resumable(ctx: typer.Context, path: Path) -> Run:
     return Run.open(path)
 
 
-def _follow(run: Run, solver: Solver, console: Console, quiet: bool) -> None:
+def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None) -> None:
     """Train to the end in front of a person."""
     network = solver.network
     smaller = f"{network.dense_parameters / network.parameters:.1f}x fewer than dense"
     say = partial(console.print, highlight=False, soft_wrap=True)
     say(f"{_title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
-    with train.reporting(console, solver.steps, solver.step_number, quiet) as show:
+    if meter is not None:
+        say(meter.memory())
+    with train.reporting(console, solver.steps, solver.step_number, quiet, meter) as show:
         train.train(run, solver, show)
     result = train.finish(run, solver)
     for warning in solver.engine.warnings():

@@ -9,3 +9,7 @@ class PicopinnError(Exception):
 
 class UsageError(PicopinnError, ValueError):
     """The request itself cannot be met; exit code 2."""
+
+
+class DeviceGoneError(PicopinnError):
+    """A device went away and did not come back."""

@@ -19,6 +19,7 @@ from serial.tools import list_ports
 from . import boards, image
 from .boards import Board
 from .errors import PicopinnError, UsageError
+from .link.session import LinkLostError
 
 INFO = "INFO_UF2.TXT"
 _CHUNK = 1 << 14  # bytes between two reports while copying
@@ -74,23 +75,19 @@ def flash(
     """
     if volume is None and port is None:
         volume, port = _find(board)
-    files = image.application(board.arch)
     if volume is not None:
+        check_volume(board, volume)
         before = set(find_ports(board))
         copy(board, image.build(board, micropython()), volume, report)
         if volume.exists():
-            report(f"{volume} is still there: the board starts when it has taken the file", None)
+            report(f"copied; the board starts when it has taken the file, and {volume} goes", None)
             return
         port = _await_port(lambda: sorted(set(find_ports(board)) - before))
     else:
         assert port is not None
-        push(board, files, port, report)
-        _await_port(lambda: [port] if _answers(port) else [])
-    info = ask(port)
-    if info.get("application") != image.digest(files):
-        raise PicopinnError(
-            f"{port} runs another application than was sent: unplug the board, plug it in and flash again"
-        )
+        push(board, image.application(board.arch), port, report)
+    if _await_info(ask, port).get("application") != image.digest(image.application(board.arch)):
+        raise PicopinnError(f"{port} runs another application than was sent: plug the board in anew and flash again")
     report(f"{board.title} at {port} runs picopinn", None)
 
 
@@ -130,9 +127,7 @@ def copy(board: Board, data: bytes, volume: Path, report: Report) -> None:
             ) from None
     with contextlib.suppress(OSError):
         if target.read_bytes() != data:
-            raise PicopinnError(
-                f"{target} reads back differently: plug the board in again with BOOTSEL held, and repeat"
-            )
+            raise PicopinnError(f"{target} reads back differently: plug the board in with BOOTSEL held, and repeat")
 
 
 def check_volume(board: Board, volume: Path) -> None:
@@ -195,11 +190,9 @@ def _prompt(port: str) -> Iterator[Any]:
         with contextlib.redirect_stdout(noise):
             prompt = transport.SerialTransport(port, timeout=_RETURN)
             prompt.serial.write(b"\0\r\x03")  # ends a frame under way, then picopinn's service
-            prompt.enter_raw_repl()
+            prompt.enter_raw_repl(timeout_overall=_RETURN)
     except errors:
-        raise UsageError(
-            f"no MicroPython answers at {port}: hold BOOTSEL while plugging the board in, and repeat"
-        ) from None
+        raise UsageError(f"no MicroPython answers at {port}: plug the board in with BOOTSEL held, and repeat") from None
     try:
         yield prompt
     except errors as error:
@@ -259,13 +252,16 @@ def _await_port(find: Callable[[], list[str]]) -> str:
     return found[0]
 
 
-def _answers(port: str) -> bool:
-    """Whether a port can be opened, as it cannot while its board starts."""
-    try:
-        serial.serial_for_url(port, exclusive=True).close()
-    except OSError:
-        return False
-    return True
+def _await_info(ask: Ask, port: str) -> dict[str, Any]:
+    """What the device says, once it says something: its port comes and goes while it starts."""
+    deadline = time.monotonic() + _RETURN
+    while True:
+        try:
+            return ask(port)
+        except LinkLostError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _mounts() -> list[Path]:

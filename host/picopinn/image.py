@@ -9,18 +9,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from . import uf2
-from .boards import Board, Filesystem, firmware_folder
+import ppn
+
+from . import toolchain, uf2
+from .boards import Board, Bootloader, Filesystem, firmware_folder
 from .errors import PicopinnError, UsageError
 
 _DISK_VERSION = 0x00020000  # of littlefs: what MicroPython reads
-_GEOMETRY = {
-    "read_size": 32,
-    "prog_size": 256,
-    "cache_size": 1024,
-    "lookahead_size": 32,
-    "block_cycles": 100,
-}  # as there
+# As MicroPython mounts it: files no larger than its cache may lie within their folder's entry.
+_GEOMETRY = {"read_size": 32, "prog_size": 256, "cache_size": 1024, "lookahead_size": 32, "block_cycles": 100}
 _EXTRA = "pip install 'picopinn[board]'"
 
 Files = dict[str, bytes]  # contents by path, such as "ppn/service.mpy"
@@ -38,7 +35,7 @@ def application(arch: str) -> Files:
     if not native.is_file():
         raise UsageError(f"no {native}: `invoke prebuild` makes native modules, for {arch} if it is in its list")
     files = {"main.py": (folder / "main.py").read_bytes(), "ppn/native.mpy": native.read_bytes()}
-    for source in sorted((folder / "ppn").glob("*.py")):
+    for source in sorted(Path(ppn.__file__).parent.glob("*.py")):
         files[f"ppn/{source.stem}.mpy"] = _compile(source, f"ppn/{source.name}")
     return files
 
@@ -51,6 +48,30 @@ def digest(files: Files) -> str:
     return total.hexdigest()[:16]
 
 
+def micropython_of(board: Board, file: Path | None) -> bytes:
+    """MicroPython for a board, the contents of flash from its start: out of a UF2 file, or as `invoke setup` built it.
+
+    Raises:
+        UsageError: such boards take no image, the file is none for this board, or nothing was built.
+    """
+    bootloader, _ = _flash_of(board)
+    if file is None:
+        try:
+            return toolchain.board_firmware(board.name).read_bytes()
+        except toolchain.ToolchainError as error:
+            raise UsageError(
+                f"{error}, or name a UF2 file of MicroPython {toolchain.VERSION} with --micropython"
+            ) from None
+    assert board.bootloader
+    try:
+        regions = uf2.decode(file.read_bytes(), board.bootloader.family)
+    except OSError as error:
+        raise UsageError(f"{file}: {error.strerror}") from None
+    if bootloader.start not in regions:
+        raise UsageError(f"{file} writes nothing at the start of flash: it is not MicroPython for {board.title}")
+    return regions[bootloader.start]
+
+
 def build(board: Board, micropython: bytes) -> bytes:
     """A UF2 file that puts MicroPython (the contents of flash from its start) and the application on a board.
 
@@ -59,13 +80,18 @@ def build(board: Board, micropython: bytes) -> bytes:
     Raises:
         UsageError: such boards take no UF2 file; else as ``application``.
     """
-    if board.bootloader is None or board.filesystem is None:
-        raise UsageError(f"{board.title} takes no image: put MicroPython on it, then flash sends the files")
-    start, place = board.bootloader.start, board.filesystem
+    bootloader, place = _flash_of(board)
+    start = bootloader.start
     if start + len(micropython) > place.start:
         raise UsageError(f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}")
     blocks = _filesystem(application(board.arch), place)
-    return uf2.encode({start: micropython, **blocks}, board.bootloader.family)
+    return uf2.encode({start: micropython, **blocks}, bootloader.family)
+
+
+def _flash_of(board: Board) -> tuple[Bootloader, Filesystem]:
+    if board.bootloader is None or board.filesystem is None:
+        raise UsageError(f"{board.title} takes no image: put MicroPython on it, then flash with --port")
+    return board.bootloader, board.filesystem
 
 
 def _filesystem(files: Files, place: Filesystem) -> dict[int, bytes]:

@@ -143,11 +143,14 @@ class IntegerEngine:
 
     def _configure(self, *directions: Floats | None) -> None:
         """Have the device ready for the most of these directions."""
-        most = max(0 if along is None else len(along) for along in directions)
-        if most <= self._directions:
+        self.prepare(max(0 if along is None else len(along) for along in directions))
+
+    def prepare(self, directions: int) -> None:
+        """Have the device ready for so many directions; UsageError if it has no room."""
+        if directions <= self._directions:
             return
-        self._device.configure(self.program, most)
-        self._directions = most
+        self._device.configure(self.program, directions)
+        self._directions = directions
         if self._weights is not None:
             self._device.load(self._weights)
 

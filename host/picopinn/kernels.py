@@ -21,6 +21,7 @@ except ImportError as error:  # a source tree that was never built
 
 __all__ = [
     "LANES",
+    "NUMBERS",
     "VARIANTS",
     "Plan",
     "Product",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 VARIANTS = ("portable", "avx2", "avx512")
+NUMBERS = int(lib.PPN_VERSION)  # version of docs/spec.md that the kernels follow
 LANES = BLOCK * BLOCK
 _STATUS = {
     lib.PPN_BAD_WIDTH: "a mantissa width is outside 4..16",

@@ -121,10 +121,11 @@ class Settings:
     def _engine(self, threads: int, device: Device) -> IntegerEngine:
         if self.precision == FLOAT:
             raise UsageError(f"{FLOAT} runs on this computer only: leave out --device, or choose widths")
+        network, stein = self.network(), self.stein()
         precision = Precision.parse(self.precision)
-        return IntegerEngine(
-            self.network(), precision, self.stein().mode, seed=self.seed, threads=threads, device=device
-        )
+        engine = IntegerEngine(network, precision, stein.mode, seed=self.seed, threads=threads, device=device)
+        engine.prepare(stein.count(network.inputs))  # before a run begins: is there room?
+        return engine
 
     def microbatches(self) -> int:
         """Of a step: four points each, inside and on the boundary."""

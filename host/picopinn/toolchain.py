@@ -96,6 +96,8 @@ def sources(build: bool = False) -> Sources:
 
 def board_firmware(chip: str, build: bool = False) -> Path:
     """MicroPython for a chip of ``RP2_BOARDS``, the contents of flash from its start; ``build`` as for ``sources``."""
+    if chip not in RP2_BOARDS:
+        raise ToolchainError(f"MicroPython is built for {', '.join(RP2_BOARDS)}, not {chip}")
     parts = sources(build)
     key = _key(_build_board, str(parts.micropython), MANIFEST, _output(["arm-none-eabi-gcc", "-dumpfullversion"]))
     make = functools.partial(_build_board, parts, RP2_BOARDS[chip])
@@ -124,7 +126,8 @@ def _cached(name: str, key: str, make: Callable[[Path], None] | None) -> Path:
     if folder.is_dir():
         return folder
     if make is None:
-        raise ToolchainError(f"MicroPython's {name} is not built yet ({folder} is missing): run `invoke setup`")
+        advice = f" --board {name}" if name in RP2_BOARDS else ""
+        raise ToolchainError(f"no MicroPython ({name}) is built: run `invoke setup{advice}`")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.parent / f"{name}.lock"):
         if folder.is_dir():

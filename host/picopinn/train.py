@@ -17,7 +17,8 @@ from rich.live import Live
 from rich.table import Table
 
 from . import plots
-from .errors import PicopinnError
+from .device.meter import Meter
+from .errors import DeviceGoneError, PicopinnError
 from .runs import Row, Run
 from .solver import Solver
 
@@ -34,7 +35,9 @@ class InterruptedRunError(PicopinnError):
 
 
 @contextmanager
-def reporting(console: Console, steps: int, first: int, quiet: bool) -> Iterator[Callable[[Row], None]]:
+def reporting(
+    console: Console, steps: int, first: int, quiet: bool, meter: Meter | None = None
+) -> Iterator[Callable[[Row], None]]:
     """What shows a step: a live table on a terminal, plain lines elsewhere, nothing if quiet.
 
     Args:
@@ -42,8 +45,9 @@ def reporting(console: Console, steps: int, first: int, quiet: bool) -> Iterator
         steps: length of the run.
         first: step that it starts or resumes after.
         quiet: show nothing.
+        meter: of a device whose costs are shown, too.
     """
-    pace = _Pace(steps, first)
+    pace = _Pace(steps, first, meter)
     if quiet:
         yield lambda row: None
     elif console.is_terminal:
@@ -55,11 +59,29 @@ def reporting(console: Console, steps: int, first: int, quiet: bool) -> Iterator
         yield lambda row: _print_line(console, pace, row)
 
 
+@contextmanager
+def progress(console: Console) -> Iterator[Callable[[str, float | None], None]]:
+    """What shows work of another kind: a line a text, with a share done on a terminal until it is whole."""
+    said = ""
+    with console.status("") as status:
+
+        def show(text: str, share: float | None) -> None:
+            nonlocal said
+            if share is not None and share < 1:
+                status.update(f"{text} {share:4.0%}")
+            elif text != said:
+                said = text
+                console.print(text, highlight=False, soft_wrap=True)
+
+        yield show
+
+
 def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> None:
     """Take the steps that are left, saving about every five seconds; ``show`` sees each.
 
     Raises:
         InterruptedRunError: SIGINT or SIGTERM; the run was saved.
+        DeviceGoneError: the device went away for good; the run was saved.
         PicopinnError: the loss is not finite, or the directory cannot be written.
     """
     every = math.ceil(solver.steps / _EVALUATIONS)
@@ -68,7 +90,11 @@ def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> None:
     rows: list[Row] = []
     with _noted_signals() as noted:
         while not solver.done:
-            rows.append(_step(solver, every, start))
+            try:
+                rows.append(_step(solver, every, start))
+            except DeviceGoneError as error:
+                run.save(rows, solver.state(), time.monotonic() - start)
+                raise DeviceGoneError(f"{error}; {_saved(run, solver)}") from error
             show(rows[-1])
             if solver.done or noted or time.monotonic() - saved >= CHECKPOINT_SECONDS:
                 run.save(rows, solver.state(), time.monotonic() - start)
@@ -114,8 +140,12 @@ def _error(solver: Solver) -> float:
 
 
 def _interrupted(run: Run, solver: Solver, number: int) -> InterruptedRunError:
-    where = f"stopped and saved at step {solver.step_number} of {solver.steps}"
-    return InterruptedRunError(f"{where}: continue with picopinn train --resume {run.path}", number)
+    return InterruptedRunError(f"stopped, {_saved(run, solver)}", number)
+
+
+def _saved(run: Run, solver: Solver) -> str:
+    where = f"saved at step {solver.step_number} of {solver.steps}"
+    return f"{where}: continue with picopinn train --resume {run.path}"
 
 
 @contextmanager
@@ -139,10 +169,10 @@ def _noted_signals() -> Iterator[list[int]]:
 
 
 class _Pace:
-    """Speed and time left, from the steps of this session."""
+    """Speed and time left, from the steps of this session, and what a device spends."""
 
-    def __init__(self, steps: int, first: int) -> None:
-        self.steps = steps
+    def __init__(self, steps: int, first: int, meter: Meter | None) -> None:
+        self.steps, self._meter = steps, meter
         self._first, self._start = first, time.monotonic()
 
     def speed(self, step: int) -> float:
@@ -154,19 +184,31 @@ class _Pace:
         minutes, seconds = divmod(round((self.steps - step) / max(self.speed(step), 1e-9)), 60)
         return f"{minutes}:{seconds:02d}"
 
-    def cells(self, row: Row) -> tuple[str, str, str, str, str]:
-        """Step, loss, error, steps a second and time left."""
+    @property
+    def headings(self) -> tuple[str, ...]:
+        """Of :meth:`cells`."""
+        return ("step", "loss", "relative L2", "steps/s", "time left", *(self._meter.headings if self._meter else ()))
+
+    def cells(self, row: Row) -> tuple[str, ...]:
+        """Step, loss, error, steps a second, time left, and a device's costs."""
         error = "" if row.relative_l2 is None else f"{row.relative_l2:.2e}"
-        return f"{row.step}", f"{row.loss:.2e}", error, f"{self.speed(row.step):.0f}", self.left(row.step)
+        speed = self.speed(row.step)
+        cells = f"{row.step}", f"{row.loss:.2e}", error, f"{speed:.{0 if speed >= 10 else 1}f}", self.left(row.step)
+        if self._meter is None:
+            return cells
+        if row.relative_l2 is not None:
+            self._meter.look(row.step)
+        return (*cells, *self._meter.cells())
 
 
 def _print_line(console: Console, pace: _Pace, row: Row) -> None:
     """A line an evaluation, for files and pipes."""
     if row.relative_l2 is None:
         return
-    step, loss, error, speed, left = pace.cells(row)
+    step, loss, error, speed, left, *costs = pace.cells(row)
     text = f"step {step:>{len(str(pace.steps))}}/{pace.steps}  loss {loss}  relative L2 {error}"
-    console.print(f"{text}  {speed} steps/s  {left} left", highlight=False, soft_wrap=True)
+    told = [f"{cost} {unit}" for cost, unit in zip(costs, pace.headings[-len(costs) :], strict=True) if cost]
+    console.print("  ".join([text, f"{speed} steps/s", f"{left} left", *told]), highlight=False, soft_wrap=True)
 
 
 class _Board:
@@ -190,7 +232,7 @@ class _Board:
     def table(self) -> Table:
         """What the terminal shows now."""
         table = Table()
-        for heading in ("step", "loss", "relative L2", "steps/s", "time left"):
+        for heading in self._pace.headings:
             table.add_column(heading, justify="right", min_width=9)
         for cells in self._history[-self._rows :]:
             table.add_row(*cells)

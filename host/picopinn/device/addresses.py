@@ -73,7 +73,9 @@ def _open(url: str) -> Port:
     except serial.SerialException as error:
         text = str(error)
         if error.errno == errno.EACCES:
-            raise UsageError(f"{url} is not yours to open: join its group (Debian: `sudo adduser $USER dialout`)") from error
+            raise UsageError(
+                f"{url} is not yours to open: join its group (Debian: `sudo adduser $USER dialout`)"
+            ) from error
         if error.errno == errno.EBUSY or "lock" in text:
             raise UsageError(f"{url} is in use: close the program that has it open") from error
         raise

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
-
 from ppn import messages
 
-from ..errors import PicopinnError, UsageError
+from ..errors import DeviceGoneError, PicopinnError, UsageError
 from ..link.session import LinkLostError, RestartedError, Session
 from ..network import Program
 from ..smx import BLOCK, blocks_of
@@ -48,6 +47,10 @@ class Counters:
     bytes_in: int
     bytes_out: int
 
+    def since(self, before: Counters) -> Counters:
+        """What was counted in between; a count wraps at 2^32."""
+        return Counters(*((getattr(self, f.name) - getattr(before, f.name)) % 2**32 for f in fields(self)))
+
 
 @dataclass(frozen=True, eq=False)
 class _Backward:
@@ -70,9 +73,7 @@ class RemoteDevice:
         patience: seconds that a device which went away has to come back.
     """
 
-    def __init__(
-        self, session: Session, *, microbatches: int = 64, cores: int = 255, patience: float = RETURN
-    ) -> None:
+    def __init__(self, session: Session, *, microbatches: int = 64, cores: int = 255, patience: float = RETURN) -> None:
         self.session, self._patience = session, patience
         self._wanted = (microbatches, cores)
         self._program: Program
@@ -147,7 +148,7 @@ class RemoteDevice:
         """Wait for the device to come back and tell it everything that it was told.
 
         Raises:
-            PicopinnError: it stays away.
+            DeviceGoneError: it stays away.
         """
         deadline = time.monotonic() + self._patience
         while True:
@@ -158,7 +159,7 @@ class RemoteDevice:
             except _LOST as again:
                 error = again
             if time.monotonic() >= deadline:
-                raise PicopinnError(f"{error}; waited {self._patience:.0f} s for it to come back") from error
+                raise DeviceGoneError(f"{error}; it did not come back in {self._patience:.0f} s") from error
             time.sleep(_PAUSE)
 
     def _send_everything(self) -> None:
@@ -184,9 +185,15 @@ class RemoteDevice:
     def _send_weights(self) -> None:
         assert self._weights is not None
         packed = self._parameters.pack(self._weights)
-        requests = [(messages.WRITE, content) for content in self._pieces(messages.WRITE_HEAD, packed)]
-        *_, flags = self.session.stream([*requests, (messages.LOAD, b"")])
-        self._note(flags)
+        room = self._payload - messages.size(messages.WRITE_HEAD)
+        payloads = (
+            struct.pack(messages.WRITE_HEAD, start) + packed[start : start + room]
+            for start in range(0, len(packed), room)
+        )
+        for _ in self.session.stream((messages.WRITE, payload) for payload in payloads):
+            pass
+        for _ in self._computed(messages.LOAD, [b""]):
+            pass
 
     def _send_directions(self, directions: Rows | None) -> int:
         """Set the directions if the device has others; answers how many."""
@@ -195,28 +202,25 @@ class RemoteDevice:
         if directions is not self._sent_directions:
             rows = pairs(directions) if self._program.mode == "difference" else directions
             packed = pack_directions(rows, self._program.inputs)
-            room = (self._payload - struct.calcsize(messages.DIRECTIONS_HEAD)) // packed.shape[-1]
+            room = (self._payload - messages.size(messages.DIRECTIONS_HEAD)) // packed.shape[-1]
             self._need(room, "a direction")
             starts = range(0, len(packed), room)
-            heads = [struct.pack(messages.DIRECTIONS_HEAD, start) for start in starts]
-            contents = [bytes(packed[start : start + room]) for start in starts]
-            for flags in self.session.stream((messages.DIRECTIONS, h + c) for h, c in zip(heads, contents, strict=True)):
-                self._note(flags)
+            payloads = (
+                struct.pack(messages.DIRECTIONS_HEAD, start) + bytes(packed[start : start + room]) for start in starts
+            )
+            for _ in self._computed(messages.DIRECTIONS, payloads):
+                pass
             self._sent_directions = directions
         return len(directions.exponents)
 
     def _forward(self, points: Rows, directions: Rows | None, keep: bool) -> Values:
         batch = self._batch(points, directions)
-        requests = (
-            (messages.FORWARD, struct.pack(messages.FORWARD_HEAD, batch.directions, stop - start, keep) + bytes(content))
+        payloads = (
+            struct.pack(messages.FORWARD_HEAD, batch.directions, stop - start, keep) + bytes(content)
             for start, stop, content in batch.parts()
         )
-        size = struct.calcsize(messages.FLAGS_HEAD)
-        outputs = []
-        for reply in self.session.stream(requests):
-            self._note(reply)
-            outputs.append(reply[size:])
-        return unpack_values(b"".join(outputs), batch.streams, self._program.outputs)
+        outputs = b"".join(self._computed(messages.FORWARD, payloads))
+        return unpack_values(outputs, batch.streams, self._program.outputs)
 
     def _send_scaling(self) -> None:
         assert self._scaling is not None
@@ -227,44 +231,37 @@ class RemoteDevice:
     def _send_backward(self, backward: _Backward) -> None:
         batch = self._batch(backward.points, backward.directions)
         packed = pack_rows(backward.cotangents, self._program.outputs)
-        requests = (
-            (
-                messages.BACKWARD,
-                struct.pack(messages.BACKWARD_HEAD, batch.directions, stop - start, backward.first + start)
-                + bytes(content)
-                + bytes(packed[start:stop]),
-            )
+        payloads = (
+            struct.pack(messages.BACKWARD_HEAD, batch.directions, stop - start, backward.first + start)
+            + bytes(content)
+            + bytes(packed[start:stop])
             for start, stop, content in batch.parts()
         )
-        for flags in self.session.stream(requests):
-            self._note(flags)
+        for _ in self._computed(messages.BACKWARD, payloads):
+            pass
 
     def _gradients(self) -> Gradients:
-        reply = self.session.call(messages.GRADIENTS)
-        self._note(reply)
-        peaks = np.frombuffer(reply, "<u4", offset=struct.calcsize(messages.FLAGS_HEAD))
+        (peaks,) = self._computed(messages.GRADIENTS, [b""])
         total = self._parameters.gradient_bytes
-        requests = (
-            (messages.READ, struct.pack(messages.READ_HEAD, start, min(self._payload, total - start)))
+        payloads = (
+            struct.pack(messages.READ_HEAD, start, min(self._payload, total - start))
             for start in range(0, total, self._payload)
         )
-        packed = b"".join(self.session.stream(requests))
-        return Gradients(self._parameters.unpack(packed), peaks.astype(np.uint32))
+        packed = b"".join(self.session.stream((messages.READ, payload) for payload in payloads))
+        return Gradients(self._parameters.unpack(packed), np.frombuffer(peaks, "<u4").astype(np.uint32))
 
-    def _note(self, reply: bytes) -> None:
-        self._flags |= int(struct.unpack_from(messages.FLAGS_HEAD, reply)[0])
+    def _computed(self, kind: int, payloads: Iterable[bytes]) -> Iterator[bytes]:
+        """Replies to requests that compute, without their flags, which are noted."""
+        size = messages.size(messages.FLAGS_HEAD)
+        for reply in self.session.stream((kind, payload) for payload in payloads):
+            self._flags |= int(struct.unpack_from(messages.FLAGS_HEAD, reply)[0])
+            yield reply[size:]
 
     # ---- how much goes into one message
 
     @property
     def _payload(self) -> int:
         return int(self.session.info["payload"])
-
-    def _pieces(self, head: str, content: bytes) -> Iterator[bytes]:
-        """``content`` cut into payloads that begin with their offset."""
-        room = self._payload - struct.calcsize(head)
-        for start in range(0, len(content), room):
-            yield struct.pack(head, start) + content[start : start + room]
 
     def _batch(self, points: Rows, directions: Rows | None) -> _Batch:
         """The batch packed and cut, its directions sent."""
@@ -277,8 +274,9 @@ class RemoteDevice:
         columns = self._program.outputs
         cotangents = streams * (BLOCK * columns * 2 + blocks_of(columns))
         outputs = streams * (BLOCK * columns * 4 + blocks_of(columns) * 2)
-        head = struct.calcsize(messages.BACKWARD_HEAD)
-        room = min((self._payload - head) // (packed.shape[1] + cotangents), (self._payload - head) // outputs)
+        head = messages.size(messages.BACKWARD_HEAD)
+        most = self._payload - head
+        room = min(most // (packed.shape[1] + cotangents), most // outputs, messages.MICROBATCHES)
         self._need(room, "a microbatch of four points")
         return _Batch(packed, count, streams, room)
 

@@ -8,12 +8,14 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ppn import frames, messages
 
 from ..errors import PicopinnError, UsageError
+from ..kernels import NUMBERS
 
 RETRY = 0.5  # seconds without any answer after which a request is sent again, at first; it doubles
 LONGEST_RETRY = 4.0
@@ -137,16 +139,16 @@ class Session:
                     break
             except RestartedError:  # an answer to something older
                 continue
-        raise LinkLostError(f"{self.name} does not answer: is picopinn on it? `invoke flash --board rp2040` puts it there")
+        raise LinkLostError(
+            f"{self.name} does not answer: is picopinn on it? `invoke flash --board rp2040` puts it there"
+        )
 
     def close(self) -> None:
         """Let go of the stream."""
         port, self._port = self._port, None
         if port is not None:
-            try:
+            with suppress(OSError):  # it may be gone already
                 port.close()
-            except OSError:
-                pass  # it is gone already
 
     # ---- requests
 
@@ -270,9 +272,7 @@ class Session:
 
 
 def _check_version(name: str, info: dict[str, Any]) -> None:
-    from ..kernels import lib  # the arithmetic that this computer has
-
-    expected = {"wire": frames.VERSION, "numbers": int(lib.PPN_VERSION)}
+    expected = {"wire": frames.VERSION, "numbers": NUMBERS}
     for key, version in expected.items():
         if info.get(key) != version:
             raise PicopinnError(

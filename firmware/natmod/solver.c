@@ -1,0 +1,287 @@
+/* solver.c: see solver.h. */
+#include "solver.h"
+
+#include <string.h>
+
+enum { IDLE, WORK, LEAVE, GONE }; /* ppn_deal.state: the helper waits, computes, is to leave, has left */
+
+enum { NOT_BEGUN, ADDING, SUMMED }; /* ppn_solver.begun */
+
+static uint32_t word(const uint8_t *at) {
+    uint32_t x;
+    memcpy(&x, at, 4);
+    return x;
+}
+static uint32_t half(const uint8_t *at) { return at[0] | (uint32_t)at[1] << 8; }
+
+static int32_t flags_in(uint8_t *out, int flags) {
+    uint32_t x = (uint32_t)flags;
+    if (flags < 0) return flags;
+    memcpy(out, &x, 4);
+    return 4;
+}
+
+void ppn_solver_open(ppn_solver *s) {
+    s->kept = s->terms = 0;
+    s->loaded = s->begun = 0;
+    s->deal.state = IDLE;
+}
+
+/* ---- tapes ----------------------------------------------------------------------------------------------------- */
+
+/* A slot begins with the stamp of its tape: its directions, a 32-bit number, and its packed points. */
+static uint8_t *slot_at(const ppn_solver *s, uint32_t slot) {
+    return s->tapes + slot * (ppn_stamp_bytes(s->device) + s->device->sizes.tape);
+}
+
+static void stamp(const ppn_solver *s, uint32_t slot, uint32_t directions, const uint8_t *points) {
+    memcpy(slot_at(s, slot), &directions, 4);
+    memcpy(slot_at(s, slot) + 4, points, ppn_packed_points(s->device, directions));
+}
+
+static int same(const uint8_t *a, const uint8_t *b, uint32_t n) {
+    while (n && *a == *b) a++, b++, n--;
+    return n == 0;
+}
+
+/* The slot that holds a microbatch, or -1; |from|: where to look first. */
+static int find(const ppn_solver *s, uint32_t directions, const uint8_t *points, uint32_t from) {
+    uint32_t bytes = ppn_packed_points(s->device, directions);
+    for (uint32_t k = 0; k < s->kept; k++) {
+        uint32_t slot = (from + k) % s->kept;
+        const uint8_t *at = slot_at(s, slot);
+        if (word(at) == directions && same(at + 4, points, bytes)) return (int)slot;
+    }
+    return -1;
+}
+
+/* Where each microbatch of a batch has its tape; answers whether all have one. */
+static int find_all(ppn_solver *s, uint32_t count) {
+    ppn_deal *deal = &s->deal;
+    uint32_t bytes = ppn_packed_points(s->device, deal->directions), next = 0;
+    int all = 1;
+    for (uint32_t k = 0; k < count; k++) {
+        int slot = find(s, deal->directions, deal->points + k * bytes, next);
+        deal->slot[k] = (int16_t)slot;
+        if (slot < 0) all = 0;
+        next = (uint32_t)(slot + 1);
+    }
+    return all;
+}
+
+/* Before microbatches run on the spare tapes, one a core: what those held is forgotten. */
+static void free_spare(ppn_solver *s) {
+    uint32_t spare = s->slots - s->cores;
+    if (s->kept > spare) s->kept = spare;
+}
+
+/* Slots for a forward: as long as there are any if |keep|, else the spare ones. */
+static void take_slots(ppn_solver *s, uint32_t count, int keep) {
+    ppn_deal *deal = &s->deal;
+    uint32_t bytes = ppn_packed_points(s->device, deal->directions);
+    uint32_t most = keep ? s->keep : 0;
+    if (s->kept + count > most) { /* some run on the spare tapes */
+        free_spare(s);
+        most = keep ? s->slots - s->cores : 0;
+    }
+    for (uint32_t k = 0; k < count; k++) {
+        deal->slot[k] = -1;
+        if (s->kept >= most) continue;
+        deal->slot[k] = (int16_t)s->kept;
+        stamp(s, s->kept++, deal->directions, deal->points + k * bytes);
+    }
+}
+
+/* ---- cores ----------------------------------------------------------------------------------------------------- */
+
+#if defined(__ARM_ARCH)
+#define WAIT() __asm volatile("wfe" ::: "memory") /* until the other core signals, or for an interrupt */
+#define SIGNAL() __asm volatile("dmb\n sev" ::: "memory")
+#else
+#define WAIT() __sync_synchronize()
+#define SIGNAL() __sync_synchronize()
+#endif
+
+/* Microbatches |first| to |first| + |count| of the batch, on one core. */
+static int run_part(const ppn_solver *s, uint32_t number, uint32_t first, uint32_t count) {
+    const ppn_deal *deal = &s->deal;
+    const ppn_device *d = s->device;
+    const ppn_core *core = &s->core[number];
+    uint32_t points = ppn_packed_points(d, deal->directions), outputs = ppn_packed_outputs(d, deal->directions);
+    uint32_t cotangents = ppn_packed_cotangents(d, deal->directions);
+    int flags = 0;
+    for (uint32_t k = first; k < first + count; k++) {
+        uint32_t slot = deal->slot[k] < 0 ? s->slots - s->cores + number : (uint32_t)deal->slot[k];
+        uint8_t *tape = slot_at(s, slot) + ppn_stamp_bytes(d);
+        ppn_packed one = {deal->points + k * points, deal->cotangents + k * cotangents, deal->number + k,
+                          deal->directions};
+        if (!deal->backward)
+            flags |= ppn_device_forward(d, core, s->weights, s->rows, &one, tape, deal->out + k * outputs);
+        else if (deal->slot[k] < 0)
+            flags |= ppn_device_forward(d, core, s->weights, s->rows, &one, tape, NULL);
+        if (deal->backward)
+            flags |= ppn_device_backward(d, core, s->weights, s->rows, &one, tape, s->seed, s->step);
+    }
+    return flags;
+}
+
+/* The batch, dealt to the cores. */
+static int run(ppn_solver *s, uint32_t count) {
+    ppn_deal *deal = &s->deal;
+    uint32_t mine = s->cores < 2 ? count : (count + 1) / 2;
+    if (mine == count) return run_part(s, 0, 0, count);
+    deal->first = mine;
+    deal->count = count - mine;
+    SIGNAL(); /* all of it is written before the state is */
+    deal->state = WORK;
+    SIGNAL();
+    int flags = run_part(s, 0, 0, mine);
+    while (deal->state == WORK) WAIT();
+    return flags | deal->flags;
+}
+
+void ppn_solver_help(ppn_solver *s) {
+    ppn_deal *deal = &s->deal;
+    while (deal->state != LEAVE) {
+        if (deal->state == WORK) {
+            deal->flags = run_part(s, 1, deal->first, deal->count);
+            SIGNAL();
+            deal->state = IDLE;
+            SIGNAL();
+        } else
+            WAIT();
+    }
+    deal->state = GONE;
+    SIGNAL();
+}
+
+void ppn_solver_dismiss(ppn_solver *s) {
+    s->deal.state = LEAVE;
+    SIGNAL();
+    while (s->deal.state != GONE) WAIT();
+}
+
+/* ---- requests -------------------------------------------------------------------------------------------------- */
+
+/* offset u32, bytes */
+static int32_t do_write(ppn_solver *s, const uint8_t *payload, uint32_t n) {
+    ppn_packed_places places = ppn_device_places(s->device);
+    if (n < 4) return PPN_SHORT;
+    uint32_t offset = word(payload), all = places.end - places.parameters;
+    if (offset > all || n - 4 > all - offset) return PPN_REFUSED;
+    memcpy(s->parameters + places.parameters + offset, payload + 4, n - 4);
+    return 0;
+}
+
+static int32_t do_load(ppn_solver *s, uint32_t n, uint8_t *out) {
+    if (n) return PPN_SHORT;
+    s->kept = 0;
+    s->loaded = 1;
+    return flags_in(out, ppn_device_load(s->device, &s->core[0], s->weights, s->parameters));
+}
+
+/* first u32, packed rows */
+static int32_t do_directions(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_t *out) {
+    if (n < 4) return PPN_SHORT;
+    s->kept = 0;
+    return flags_in(out, ppn_device_directions(s->device, s->rows, word(payload), payload + 4, n - 4));
+}
+
+/* The head of a batch: directions u16, microbatches u16, u32; then points and perhaps cotangents. Answers the number
+ * of microbatches, or below 0. */
+static int32_t take_batch(ppn_solver *s, const uint8_t *payload, uint32_t n, int backward) {
+    ppn_deal *deal = &s->deal;
+    if (n < 8) return PPN_SHORT;
+    uint32_t count = half(payload + 2);
+    deal->directions = (uint16_t)half(payload);
+    if (deal->directions > s->device->directions || count > PPN_MICROBATCHES) return PPN_REFUSED;
+    uint32_t points = ppn_packed_points(s->device, deal->directions) * count;
+    uint32_t cotangents = backward ? ppn_packed_cotangents(s->device, deal->directions) * count : 0;
+    if (n != 8 + points + cotangents) return PPN_SHORT;
+    if (!s->loaded) return PPN_EARLY;
+    deal->backward = backward;
+    deal->points = payload + 8;
+    deal->cotangents = payload + 8 + points;
+    return (int32_t)count;
+}
+
+/* directions u16, microbatches u16, keep u32, packed points */
+static int32_t do_forward(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
+    int32_t count = take_batch(s, payload, n, 0);
+    if (count < 0) return count;
+    uint32_t outputs = ppn_packed_outputs(s->device, s->deal.directions) * (uint32_t)count;
+    if (4 + outputs > room) return PPN_NO_ROOM;
+    s->deal.out = out + 4;
+    take_slots(s, (uint32_t)count, word(payload + 4) != 0);
+    flags_in(out, run(s, (uint32_t)count));
+    return (int32_t)(4 + outputs);
+}
+
+/* seed u32, step u32, limit u16, u16, an exponent int16 an accumulator */
+static int32_t do_begin(ppn_solver *s, const uint8_t *payload, uint32_t n) {
+    if (n < 12) return PPN_SHORT;
+    uint32_t limit = half(payload + 8);
+    for (uint32_t k = 0; k < s->cores; k++) {
+        int status = ppn_device_begin(s->device, &s->core[k], payload + 12, n - 12, limit);
+        if (status < 0) return status;
+    }
+    s->seed = word(payload);
+    s->step = word(payload + 4);
+    s->terms = (UINT32_C(1) << (31 - limit)) - 1;
+    s->begun = ADDING;
+    return 0;
+}
+
+/* directions u16, microbatches u16, number of the first u32, packed points, packed cotangents */
+static int32_t do_backward(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_t *out) {
+    int32_t count = take_batch(s, payload, n, 1);
+    if (count < 0) return count;
+    if (s->begun != ADDING) return PPN_EARLY;
+    /* at most 64 x 1024 panels x 8191 streams < 2^30 */
+    uint32_t terms = (uint32_t)count * ppn_device_terms(s->device, s->deal.directions);
+    if (terms > s->terms) return PPN_REFUSED;
+    s->terms -= terms;
+    s->deal.number = word(payload + 4);
+    if (!find_all(s, (uint32_t)count)) {
+        free_spare(s);
+        find_all(s, (uint32_t)count);
+    }
+    return flags_in(out, run(s, (uint32_t)count));
+}
+
+static int32_t do_gradients(ppn_solver *s, uint32_t n, uint8_t *out, uint32_t room) {
+    uint32_t peaks = s->device->sizes.accumulators * 4u;
+    if (n) return PPN_SHORT;
+    if (!s->begun) return PPN_EARLY;
+    if (4 + peaks > room) return PPN_NO_ROOM;
+    for (uint32_t k = 1; s->begun == ADDING && k < s->cores; k++)
+        ppn_device_merge(s->device, &s->core[0], &s->core[k]);
+    s->begun = SUMMED; /* so that sums of other cores are added once */
+    flags_in(out, ppn_device_gradients(s->device, &s->core[0], s->weights, s->parameters, out + 4));
+    return (int32_t)(4 + peaks);
+}
+
+/* offset u32, length u32 */
+static int32_t do_read(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
+    ppn_packed_places places = ppn_device_places(s->device);
+    if (n != 8) return PPN_SHORT;
+    uint32_t offset = word(payload), length = word(payload + 4), all = places.end - places.gradients;
+    if (offset > all || length > all - offset) return PPN_REFUSED;
+    if (length > room) return PPN_NO_ROOM;
+    memcpy(out, s->parameters + places.gradients + offset, length);
+    return (int32_t)length;
+}
+
+int32_t ppn_solver_do(ppn_solver *s, uint8_t kind, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
+    switch (kind) {
+    case PPN_WRITE: return do_write(s, payload, n);
+    case PPN_LOAD: return do_load(s, n, out);
+    case PPN_DIRECTIONS_SET: return do_directions(s, payload, n, out);
+    case PPN_FORWARD: return do_forward(s, payload, n, out, room);
+    case PPN_BEGIN: return do_begin(s, payload, n);
+    case PPN_BACKWARD: return do_backward(s, payload, n, out);
+    case PPN_GRADIENTS: return do_gradients(s, n, out, room);
+    case PPN_READ: return do_read(s, payload, n, out, room);
+    default: return PPN_REFUSED;
+    }
+}

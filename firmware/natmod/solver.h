@@ -1,0 +1,71 @@
+/* solver.h: a network on the device, and the requests that compute (docs/spec.md, "wire" 3), in plain C.
+ *
+ * The caller opens a ppn_device (device.h), gives it memory in a ppn_solver and hands it the payloads of requests. A
+ * batch is dealt to one core or, where another runs ppn_solver_help(), to two; the answers are the same.
+ *
+ * Tapes: a slot each (ppn_device_sizes.tape). A microbatch that was run forward with |keep| is found again by its points
+ * and directions, so that its backward need not run forward once more; other parameters or directions make all forgotten.
+ */
+#ifndef PPN_SOLVER_H
+#define PPN_SOLVER_H
+
+#include "device.h"
+
+#define PPN_CORES 2
+#define PPN_MICROBATCHES 64 /* of one request, at most */
+#define PPN_EARLY (-3)      /* answer to a request that needs another before it */
+#define PPN_NO_ROOM (-4)    /* ... whose answer has no room in a message */
+
+enum ppn_request {
+    PPN_WRITE = 3,
+    PPN_LOAD,
+    PPN_DIRECTIONS_SET,
+    PPN_FORWARD,
+    PPN_BEGIN,
+    PPN_BACKWARD,
+    PPN_GRADIENTS,
+    PPN_READ
+};
+
+typedef struct ppn_solver ppn_solver;
+
+/* What the cores share while they work on a batch. */
+typedef struct {
+    volatile uint32_t state;   /* enum in solver.c */
+    int backward, flags;       /* flags: the helper's */
+    uint32_t first, count;     /* the helper's microbatches */
+    const uint8_t *points, *cotangents;
+    uint8_t *out;
+    uint32_t number;           /* of the batch's first microbatch */
+    uint16_t directions;
+    int16_t slot[PPN_MICROBATCHES]; /* tape that a microbatch has or gets; -1: the core's spare one */
+} ppn_deal;
+
+struct ppn_solver {
+    const ppn_device *device;
+    uint8_t *weights, *rows, *parameters, *tapes;
+    ppn_core core[PPN_CORES];
+    uint32_t cores, slots;  /* ...; tapes, at least one a core */
+    uint32_t keep;          /* tapes that may keep a microbatch: all, or those that are not spare */
+    uint32_t kept;          /* slots taken */
+    uint32_t terms;         /* that gradients may still receive (spec 7) */
+    uint32_t seed, step;
+    uint8_t loaded, begun;
+    ppn_deal deal;
+};
+
+/* Forget all; the caller sets the memory and the counts beforehand. */
+void ppn_solver_open(ppn_solver *solver);
+
+/* Execute a request: its payload are |n| bytes aligned to 4; |out| has |room|. Answers the bytes of the answer, or
+ * below 0 why not (device.h, above). A request that is none of enum ppn_request is PPN_REFUSED. */
+int32_t ppn_solver_do(ppn_solver *solver, uint8_t kind, const uint8_t *payload, uint32_t n, uint8_t *out,
+                      uint32_t room);
+
+/* Compute along, on another core, until it is dismissed. */
+void ppn_solver_help(ppn_solver *solver);
+
+/* Have the other core leave ppn_solver_help(); returns when it has. */
+void ppn_solver_dismiss(ppn_solver *solver);
+
+#endif
