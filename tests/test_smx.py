@@ -210,11 +210,11 @@ BLOCKS = arrays.arrays(
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(BLOCKS, st.data())
 def test_the_hosts_c_encodes_to_the_same_bits(blocks: Floats, data: st.DataObject) -> None:
-    """Training encodes through ``kernels.encode_reals``; ``smx.encode_blocks`` is the definition."""
+    """Training encodes through ``kernels.gather``; ``smx.encode_blocks`` is the definition."""
     widths = data.draw(arrays.arrays(np.uint8, len(blocks), elements=WIDTHS))
     with np.errstate(over="ignore"):  # 1e308 saturates in both
         mantissas, exponents = smx.encode_blocks(blocks, widths)
-    found = kernels.encode_reals(blocks, widths)
+    found = kernels.gather(blocks, np.arange(blocks.size, dtype=np.int32).reshape(blocks.shape), widths)
     np.testing.assert_array_equal(found[0], mantissas)
     np.testing.assert_array_equal(found[1], exponents)
 

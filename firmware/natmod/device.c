@@ -14,7 +14,6 @@ _Static_assert(sizeof(ppn_stage) == 10 && sizeof(ppn_chain) == 20, "a program is
 
 static uint32_t up(uint32_t size) { return (size + 3) / 4; }
 static uint32_t padded(uint32_t bytes) { return (bytes + 3) & ~UINT32_C(3); }
-static uint32_t most(uint32_t a, uint32_t b) { return a > b ? a : b; }
 static uint32_t streams_of(uint32_t directions) { return 1 + 2 * directions; }
 static uint32_t word(const uint8_t *at) { return at[0] | (uint32_t)at[1] << 8; }
 static int is_naive(const ppn_device *d) { return d->net.mode == PPN_NAIVE; }
@@ -109,7 +108,7 @@ uint32_t ppn_packed_outputs(const ppn_device *d, uint32_t directions) {
 }
 
 /* A mantissa of |width| bytes, limited to what |bits| hold. */
-static int16_t mantissa(const uint8_t *at, int width, int bits) {
+static int16_t mantissa(const uint8_t *at, uint32_t width, int bits) {
     int m = width == 1 ? (int8_t)at[0] : (int16_t)word(at), top = (1 << (bits - 1)) - 1;
     return (int16_t)(m > top ? top : m < -top ? -top : m);
 }
@@ -159,44 +158,65 @@ int ppn_device_directions(const ppn_device *d, uint8_t *rows, uint32_t first, co
 
 /* ---- parameters ------------------------------------------------------------------------------------------------ */
 
-/* A matrix (or a chain's cores) or a bias among the parameters: blocks, the lanes of each that count, their width. */
+/* One tensor among the parameters: a matrix in blocks; a bias is one of a single row. */
 typedef struct {
-    uint32_t blocks, lanes;
+    uint32_t rows, cols;
     int bits;
-} piece;
+} tensor;
 
-static piece piece_of(const ppn_device *d, uint32_t stage, int bias) {
+static uint32_t tensors_of(const ppn_device *d, const ppn_stage *s) {
+    return (s->chain < 0 ? 1u : d->net.chains[s->chain].modes) + s->closes;
+}
+
+/* Tensor |k| of a stage: its matrix or its chain's cores, then its bias. */
+static tensor tensor_of(const ppn_device *d, uint32_t stage, uint32_t k) {
     const ppn_stage *s = &d->net.stages[stage];
-    piece out = {d->net.places[stage].out_blocks, 4, 16};
-    if (bias) return out;
-    out.lanes = LANES;
-    out.blocks = up(s->rows) * up(s->cols);
-    if (s->chain < 0) {
-        out.bits = d->net.bits_weights;
-        return out;
+    tensor matrix = {s->rows, s->cols, d->net.bits_weights};
+    if (s->closes && k + 1 == tensors_of(d, s)) {
+        tensor bias = {1, s->panels > 1 ? d->net.places[stage].out_blocks * 4u : s->expand ? s->cols : s->rows, 16};
+        return bias;
     }
+    if (s->chain < 0) return matrix;
     const ppn_chain *c = &d->net.chains[s->chain];
-    out.blocks = 0;
-    for (uint32_t k = 0; k < c->modes; k++) {
-        int last = k + 1u == c->modes;
-        uint32_t rows = last ? c->rank[k] : (uint32_t)c->rank[k] * c->mode[k], cols = last ? c->mode[k] : c->rank[k + 1];
-        out.blocks += up(rows) * up(cols);
-    }
+    int last = k + 1 == c->modes;
+    tensor core = {last ? c->rank[k] : (uint32_t)c->rank[k] * c->mode[k], last ? c->mode[k] : c->rank[k + 1], 16};
+    return core;
+}
+
+static uint32_t width_of(const tensor *t) { return t->bits > 8 ? 2 : 1; }
+
+/* Rows or columns of block |k| of |size| that are not padding. */
+static uint32_t part(uint32_t size, uint32_t k) { return size - 4 * k < 4 ? size - 4 * k : 4; }
+
+ppn_packed_places ppn_device_places(const ppn_device *d) {
+    uint32_t blocks = d->sizes.parameter_blocks;
+    ppn_packed_places out = {blocks * 32, blocks * 33, blocks};
+    for (uint32_t i = 0; i < d->net.stage_count; i++)
+        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
+            tensor t = tensor_of(d, i, k);
+            out.parameters -= t.rows * t.cols * width_of(&t);
+            out.gradients += t.rows * t.cols * 2;
+        }
     return out;
 }
 
-static uint32_t piece_width(const piece *p) { return p->bits > 8 ? 2 : 1; }
-
-ppn_packed_places ppn_device_places(const ppn_device *d) {
-    uint32_t end = d->sizes.parameter_blocks * 33;
-    ppn_packed_places out = {d->sizes.parameter_blocks * 32, d->sizes.parameter_blocks * 32, end};
-    for (uint32_t i = 0; i < d->net.stage_count; i++)
-        for (int bias = 0; bias <= d->net.stages[i].closes; bias++) {
-            piece p = piece_of(d, i, bias);
-            out.parameters -= p.blocks * p.lanes * piece_width(&p);
-            out.gradients -= p.blocks * p.lanes * 2;
+/* |rows| x |cols| packed mantissas as a block; answers where the next begin. */
+static const uint8_t *unpack_block(const uint8_t *from, uint32_t width, int bits, uint32_t rows, uint32_t cols, int zero,
+                                   int16_t *to) {
+    for (uint32_t r = 0; r < 4; r++)
+        for (uint32_t c = 0; c < 4; c++, to++) {
+            *to = 0;
+            if (r >= rows || c >= cols) continue;
+            if (!zero) *to = mantissa(from, width, bits);
+            from += width;
         }
-    return out;
+    return from;
+}
+
+static int16_t *pack_block(const int16_t *from, uint32_t rows, uint32_t cols, int16_t *to) {
+    for (uint32_t r = 0; r < rows; r++, from += 4)
+        for (uint32_t c = 0; c < cols; c++) *to++ = from[c];
+    return to;
 }
 
 /* Packed mantissas lie at the end of their room and are unpacked to its start. What is left to read is never longer
@@ -206,32 +226,29 @@ static void unpack_parameters(const ppn_device *d, uint8_t *parameters) {
     const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
     int16_t *to = (int16_t *)(void *)parameters;
     for (uint32_t i = 0; i < d->net.stage_count; i++)
-        for (int bias = 0; bias <= d->net.stages[i].closes; bias++) {
-            piece p = piece_of(d, i, bias);
-            for (uint32_t k = 0; k < p.blocks; k++, exps++)
-                for (uint32_t l = 0; l < LANES; l++) {
-                    int16_t m = 0;
-                    if (l < p.lanes) {
-                        if (*exps != PPN_ZERO_EXP) m = mantissa(from, (int)piece_width(&p), p.bits);
-                        from += piece_width(&p);
-                    }
-                    *to++ = m;
-                }
+        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
+            tensor t = tensor_of(d, i, k);
+            for (uint32_t high = 0; high < up(t.rows); high++)
+                for (uint32_t wide = 0; wide < up(t.cols); wide++, to += LANES)
+                    from = unpack_block(from, width_of(&t), t.bits, part(t.rows, high), part(t.cols, wide),
+                                        *exps++ == PPN_ZERO_EXP, to);
         }
 }
 
-/* The way back, from the last mantissa to the first: all are 16 bits wide, and of a bias block only row 0 is kept. */
+/* The way back, to the start: mantissas, all 16 bits wide, then exponents. */
 static void pack_gradients(const ppn_device *d, uint8_t *parameters) {
-    const int16_t *from = (const int16_t *)(void *)parameters + d->sizes.parameter_blocks * LANES;
-    int16_t *to = (int16_t *)(void *)parameters + d->sizes.parameter_blocks * LANES;
-    for (uint32_t i = d->net.stage_count; i-- > 0;)
-        for (int bias = d->net.stages[i].closes; bias >= 0; bias--) {
-            piece p = piece_of(d, i, bias);
-            for (uint32_t k = 0; k < p.blocks; k++) {
-                from -= LANES;
-                for (uint32_t l = p.lanes; l-- > 0;) *--to = from[l];
-            }
+    uint32_t blocks = d->sizes.parameter_blocks;
+    const int16_t *from = (const int16_t *)(void *)parameters;
+    int16_t *to = (int16_t *)(void *)parameters;
+    for (uint32_t i = 0; i < d->net.stage_count; i++)
+        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
+            tensor t = tensor_of(d, i, k);
+            for (uint32_t high = 0; high < up(t.rows); high++)
+                for (uint32_t wide = 0; wide < up(t.cols); wide++, from += LANES)
+                    to = pack_block(from, part(t.rows, high), part(t.cols, wide), to);
         }
+    const uint8_t *exps = parameters + blocks * 32;
+    for (uint32_t b = 0; b < blocks; b++) ((uint8_t *)to)[b] = exps[b];
 }
 
 int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, uint8_t *parameters) {
@@ -289,12 +306,6 @@ int ppn_device_begin(const ppn_device *d, const ppn_core *core, const uint8_t *e
     if (limit > 30) return PPN_REFUSED;
     ppn_begin(&d->net, core->gradients, (const int16_t *)(const void *)exps, (uint8_t)limit);
     return 0;
-}
-
-uint32_t ppn_device_terms(const ppn_device *d, uint32_t directions) {
-    uint32_t panels = 1;
-    for (uint32_t i = 0; i < d->net.stage_count; i++) panels = most(panels, d->net.stages[i].panels);
-    return panels * streams_of(directions);
 }
 
 int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,

@@ -50,9 +50,10 @@ int32_t ppn_device_bytes(const uint8_t *program, uint32_t n);
  * Returns a ppn_status, or PPN_SHORT; |sizes| is set where that is PPN_OK. */
 int ppn_device_open(ppn_device *device, const uint8_t *program, uint32_t n, ppn_device_sizes *sizes);
 
-/* Where packed things lie in |parameters|: parameters as they arrive, gradients as they leave; both end at |end|. */
+/* Where packed things lie in |parameters|: parameters arrive at |parameters| to |end|, |gradients| bytes of gradients
+ * leave from the start. */
 typedef struct {
-    uint32_t parameters, gradients, end;
+    uint32_t parameters, end, gradients;
 } ppn_packed_places;
 
 ppn_packed_places ppn_device_places(const ppn_device *device);
@@ -85,10 +86,6 @@ int ppn_device_forward(const ppn_device *device, const ppn_core *core, const uin
 
 /* Set gradient exponents (int16, one an accumulator: |n| bytes) and the limit. Returns 0, PPN_SHORT or PPN_REFUSED. */
 int ppn_device_begin(const ppn_device *device, const ppn_core *core, const uint8_t *exps, uint32_t n, uint32_t limit);
-
-/* The most terms that one microbatch with so many directions adds to any sum (spec 7): the caller sees to it that
- * terms 2^limit stays below 2^31 over all microbatches between a begin and the next. */
-uint32_t ppn_device_terms(const ppn_device *device, uint32_t directions);
 
 /* Add a microbatch's gradients; |tape| is as ppn_device_forward() of it left it. Returns flags. */
 int ppn_device_backward(const ppn_device *device, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,

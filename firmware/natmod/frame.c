@@ -16,26 +16,30 @@ uint32_t ppn_crc32(const uint8_t *bytes, uint32_t n) {
     return ~crc;
 }
 
-typedef struct {
-    uint8_t *code, *end; /* where the open run's code goes; the next free byte */
-} stuffing;
-
-static void stuff(stuffing *s, uint8_t byte) {
-    if (byte) *s->end++ = byte;
-    uint32_t run = (uint32_t)(s->end - s->code); /* its code: the run's length and one */
-    if (byte && run < 255) return;
-    *s->code = (uint8_t)run;
-    s->code = s->end++;
+/* Stuff |n| more bytes: they go to |to|, the open run's code to |*code|. Answers where the next byte goes. */
+static uint8_t *stuff(uint8_t **code, uint8_t *to, const uint8_t *bytes, uint32_t n) {
+    uint8_t *open = *code;
+    for (const uint8_t *end = bytes + n; bytes < end; bytes++) {
+        if (*bytes) {
+            *to++ = *bytes;
+            if (to - open < 255) continue;
+        }
+        *open = (uint8_t)(to - open); /* a run's code: its length and one */
+        open = to++;
+    }
+    *code = open;
+    return to;
 }
 
 uint32_t ppn_seal(const uint8_t *bytes, uint32_t n, uint8_t *frame) {
     uint32_t crc = ppn_crc32(bytes, n);
-    stuffing s = {frame, frame + 1};
-    for (uint32_t k = 0; k < n; k++) stuff(&s, bytes[k]);
-    for (int k = 0; k < 32; k += 8) stuff(&s, (uint8_t)(crc >> k));
-    *s.code = (uint8_t)(s.end - s.code);
-    *s.end++ = 0;
-    return (uint32_t)(s.end - frame);
+    uint8_t tail[4], *code = frame;
+    for (int k = 0; k < 4; k++) tail[k] = (uint8_t)(crc >> (8 * k));
+    uint8_t *to = stuff(&code, frame + 1, bytes, n);
+    to = stuff(&code, to, tail, 4);
+    *code = (uint8_t)(to - code);
+    *to++ = 0;
+    return (uint32_t)(to - frame);
 }
 
 /* Undo the stuffing in place: what is written never passes what is read. */

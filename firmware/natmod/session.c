@@ -32,6 +32,7 @@ uint32_t ppn_session_bytes(uint32_t payload) {
 void ppn_session_open(ppn_session *s, uint32_t payload) {
     memset(s, 0, sizeof *s);
     s->payload = payload;
+    s->room = sealed(payload);
 }
 
 static void put_head(uint8_t *to, uint8_t kind, uint16_t sequence) {
@@ -66,7 +67,7 @@ static void begin(ppn_session *s) {
 /* A whole frame of |n| bytes lies at request_at(). */
 static enum ppn_event take_frame(ppn_session *s, uint32_t n) {
     uint8_t *content = at(s, request_at());
-    int32_t bytes = n <= sealed(s->payload) ? ppn_unseal(content, n) : -1;
+    int32_t bytes = n <= s->room ? ppn_unseal(content, n) : -1;
     if (bytes < PPN_HEAD || (uint32_t)bytes > PPN_HEAD + s->payload || content[0] != PPN_WIRE) {
         s->damaged++;
         return notice(s);
@@ -83,25 +84,27 @@ static enum ppn_event take_frame(ppn_session *s, uint32_t n) {
 }
 
 enum ppn_event ppn_session_take(ppn_session *s, const uint8_t *bytes, uint32_t n, uint32_t *used) {
-    uint8_t *frame = at(s, request_at());
-    for (uint32_t k = 0; k < n; k++) {
-        uint8_t byte = bytes[k];
-        uint32_t length = s->n;
-        s->bytes_in++;
-        *used = k + 1;
-        if (byte) {
-            if (length < sealed(s->payload)) frame[length] = byte;
-            s->n += length <= sealed(s->payload); /* one too many is enough to know */
-            int leaves = byte == 3 && s->before == '\r' && frame[1] != PPN_WIRE;
-            s->before = byte;
-            if (leaves) return PPN_LEAVE;
-            continue;
+    uint8_t *frame = at(s, request_at()), before = s->before;
+    uint32_t room = s->room, length = s->n;
+    enum ppn_event event = PPN_NOTHING;
+    uint32_t k = 0;
+    while (k < n && event == PPN_NOTHING) {
+        uint8_t byte = bytes[k++];
+        if (!byte) {
+            if (length) event = take_frame(s, length);
+            length = before = 0;
+        } else {
+            if (length < room) frame[length] = byte;
+            length += length <= room; /* one too many is enough to know */
+            if (byte == 3 && before == '\r' && frame[1] != PPN_WIRE) event = PPN_LEAVE;
+            before = byte;
         }
-        s->n = s->before = 0;
-        if (length) return take_frame(s, length);
     }
-    *used = n;
-    return PPN_NOTHING;
+    s->n = length;
+    s->before = before;
+    s->bytes_in += k;
+    *used = k;
+    return event;
 }
 
 void ppn_session_reply(ppn_session *s, uint8_t kind, uint32_t length) {

@@ -27,7 +27,7 @@ enum ppn_event {
 };
 
 typedef struct {
-    uint32_t payload;          /* bytes of the longest payload, either way */
+    uint32_t payload, room;    /* bytes of the longest payload, either way, and of its frame */
     uint32_t length;           /* of the request's payload */
     uint32_t out, out_length;  /* what is to be sent */
     uint32_t frames, damaged, bytes_in, bytes_out; /* counted since ppn_session_open() */

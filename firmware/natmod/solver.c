@@ -22,7 +22,7 @@ static int32_t flags_in(uint8_t *out, int flags) {
 }
 
 void ppn_solver_open(ppn_solver *s) {
-    s->kept = s->terms = 0;
+    s->kept = 0;
     s->loaded = s->begun = 0;
     s->deal.state = IDLE;
 }
@@ -227,7 +227,6 @@ static int32_t do_begin(ppn_solver *s, const uint8_t *payload, uint32_t n) {
     }
     s->seed = word(payload);
     s->step = word(payload + 4);
-    s->terms = (UINT32_C(1) << (31 - limit)) - 1;
     s->begun = ADDING;
     return 0;
 }
@@ -237,10 +236,6 @@ static int32_t do_backward(ppn_solver *s, const uint8_t *payload, uint32_t n, ui
     int32_t count = take_batch(s, payload, n, 1);
     if (count < 0) return count;
     if (s->begun != ADDING) return PPN_EARLY;
-    /* at most 64 x 1024 panels x 8191 streams < 2^30 */
-    uint32_t terms = (uint32_t)count * ppn_device_terms(s->device, s->deal.directions);
-    if (terms > s->terms) return PPN_REFUSED;
-    s->terms -= terms;
     s->deal.number = word(payload + 4);
     if (!find_all(s, (uint32_t)count)) {
         free_spare(s);
@@ -265,10 +260,10 @@ static int32_t do_gradients(ppn_solver *s, uint32_t n, uint8_t *out, uint32_t ro
 static int32_t do_read(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
     ppn_packed_places places = ppn_device_places(s->device);
     if (n != 8) return PPN_SHORT;
-    uint32_t offset = word(payload), length = word(payload + 4), all = places.end - places.gradients;
+    uint32_t offset = word(payload), length = word(payload + 4), all = places.gradients;
     if (offset > all || length > all - offset) return PPN_REFUSED;
     if (length > room) return PPN_NO_ROOM;
-    memcpy(out, s->parameters + places.gradients + offset, length);
+    memcpy(out, s->parameters + offset, length);
     return (int32_t)length;
 }
 

@@ -48,7 +48,6 @@ struct ppn_solver {
     uint32_t cores, slots;  /* ...; tapes, at least one a core */
     uint32_t keep;          /* tapes that may keep a microbatch: all, or those that are not spare */
     uint32_t kept;          /* slots taken */
-    uint32_t terms;         /* that gradients may still receive (spec 7) */
     uint32_t seed, step;
     uint8_t loaded, begun;
     ppn_deal deal;

@@ -6,11 +6,27 @@ from binascii import hexlify
 from . import native, storage
 from .service import Service
 
+try:
+    import ppn_usb  # firmware/usb: in the images that `invoke build` makes
+except ImportError:
+    ppn_usb = None
+
 
 def serve():
-    """Serve on the standard streams until the host leaves or a person presses Ctrl-C."""
+    """Serve the host on the standard streams until it leaves or a person presses Ctrl-C."""
+    try:
+        Service(native, *_streams(), _facts()).run()
+    finally:
+        if ppn_usb:
+            ppn_usb.restore()
+
+
+def _streams():
+    """A reader, a writer, and how many bytes the reader may be asked for at once."""
+    if ppn_usb:
+        return ppn_usb.stream, ppn_usb.stream, native.AT_ONCE
     at_once = 1 if sys.platform == "rp2" else native.AT_ONCE  # MicroPython's console waits for all it was asked for
-    Service(native, sys.stdin.buffer, sys.stdout.buffer, at_once, _facts()).run()
+    return sys.stdin.buffer, sys.stdout.buffer, at_once
 
 
 def _facts():

@@ -4,33 +4,32 @@
 #include <math.h>
 #include <stddef.h>
 
-/* m = clip(rnd_away(x 2^-e)); answers whether any is not zero. Multiplying by a power of two is exact. */
+/* m = clip(rnd_away(x 2^-e)); answers whether any is not zero. Multiplying by a power of two is exact, and so is the
+ * rest that truncation leaves, whose double is 1 or more from a half on. */
 static int round_block(const double *x, int e, int bits, int16_t *m) {
     const double unit = ldexp(1.0, -e), top = (double)((1 << (bits - 1)) - 1);
     int any = 0;
     for (int l = 0; l < 16; l++) {
-        double size = fabs(x[l]) * unit;
-        size = size < top ? size : top; /* beyond it only where e was limited */
-        int v = (int)size;
-        v += size - v >= 0.5;
+        double y = x[l] * unit;
+        y = y < top ? y : top; /* beyond it only where e was limited */
+        y = y > -top ? y : -top;
+        int v = (int)y;
+        v += (int)(2 * (y - v));
         any |= v;
-        m[l] = (int16_t)(x[l] < 0 ? -v : v);
+        m[l] = (int16_t)v;
     }
     return any;
 }
 
 static int8_t encode_block(const double *x, int bits, int16_t *m) {
-    double peak = 0;
+    double peaks[4] = {0}, peak = 0; /* four, so that they need not wait for each other */
     int power;
-    for (int l = 0; l < 16; l++) peak = fabs(x[l]) > peak ? fabs(x[l]) : peak;
+    for (int l = 0; l < 16; l++) peaks[l % 4] = fabs(x[l]) > peaks[l % 4] ? fabs(x[l]) : peaks[l % 4];
+    for (int l = 0; l < 4; l++) peak = peaks[l] > peak ? peaks[l] : peak;
     frexp(peak, &power); /* peak = f 2^power, 1/2 <= f < 1 */
     int e = power - 1 - (bits - 2);
     e = e < -127 ? -127 : e > 127 ? 127 : e;
     return (int8_t)(round_block(x, e, bits, m) ? e : -128);
-}
-
-void picopinn_encode(uint32_t count, const double *reals, const uint8_t *widths, int16_t *mantissas, int8_t *exps) {
-    for (size_t k = 0; k < count; k++) exps[k] = encode_block(reals + 16 * k, widths[k], mantissas + 16 * k);
 }
 
 void picopinn_gather(uint32_t count, const double *reals, const int32_t *index, const uint8_t *widths,

@@ -4,10 +4,8 @@
 
 #include <stdint.h>
 
-/* Encode |count| blocks of 16 finite reals, block k to widths[k] bits (4 to 16): 16 mantissas and an exponent each. */
-void picopinn_encode(uint32_t count, const double *reals, const uint8_t *widths, int16_t *mantissas, int8_t *exps);
-
-/* The same for blocks whose lanes are reals[index[lane]], or 0 where the index is negative. */
+/* Encode |count| blocks, block k to widths[k] bits (4 to 16): 16 mantissas and an exponent each. Lane l of a block is
+ * the finite reals[index[16 k + l]], or 0 where the index is negative. */
 void picopinn_gather(uint32_t count, const double *reals, const int32_t *index, const uint8_t *widths,
                      int16_t *mantissas, int8_t *exps);
 

@@ -143,6 +143,35 @@ def _ask(port: str) -> dict[str, Any]:
         session.close()
 
 
+@app.command("devices")
+def _devices() -> None:
+    """List the devices that there are."""
+    from .device.survey import survey  # looks at toolchains and USB
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("address", "device", "note"):
+        table.add_column(heading)
+    for found in survey():
+        table.add_row(found.address, found.title, found.note)
+    _show(table)
+
+
+@app.command("latency")
+def _latency(
+    device: Annotated[str, typer.Option(help=f"One of {FORMS}, but local.")] = "serial:auto",
+    count: Annotated[int, typer.Option(help="Round trips.", min=1)] = 200,
+) -> None:
+    """Measure the link to a device."""
+    from .link.latency import measure
+
+    session = open_session(device)
+    found = measure(session, count)
+    print(f"round trip     min {found.minimum_ms:.2f}  median {found.median_ms:.2f}", end="  ")
+    print(f"p99 {found.p99_ms:.2f}  max {found.maximum_ms:.2f} ms")
+    print(f"throughput     {found.bytes_per_second / 1e3:.0f} kB/s out and back at once")
+    session.close()
+
+
 @app.command("evaluate")
 def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
     """Measure the error of a run's last checkpoint."""

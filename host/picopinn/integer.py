@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling, Values
 from .device.local import LocalDevice
 from .engine import Pass
 from .errors import PicopinnError
-from .kernels import encode_reals, gather, scatter
+from .kernels import gather, scatter
 from .network import Floats, Mode, Network, Precision, Program
 from .smx import BLOCK, blocks_of, decode_blocks, to_blocks
 
@@ -20,6 +21,43 @@ LANES = BLOCK * BLOCK
 HEADROOM = 3  # bits a gradient term may grow by before a step is repeated (spec 7)
 REPEATS = 64  # saturated repeats of one step before it counts as diverged
 START = -24  # gradient exponent of the very first try
+
+
+class _Pattern:
+    """Which element of an array travels in which lane of which block, (..., 16), -1 for a zero; and at what widths."""
+
+    def __init__(self, index: NDArray[Any], widths: ArrayLike) -> None:
+        self._index = np.ascontiguousarray(index, np.int32)
+        self._widths = np.array(np.broadcast_to(np.asarray(widths, np.uint8), index.shape[:-1]))
+
+    def encode(self, array: Floats) -> Rows:
+        return Rows(*gather(np.ascontiguousarray(array, np.float64), self._index, self._widths))
+
+    def decode(self, rows: Rows, size: int) -> Floats:
+        return scatter(rows.mantissas, rows.exponents, self._index, size)
+
+
+@lru_cache
+def _points_pattern(count: int, size: int, bits: int) -> _Pattern:
+    """Four points a block row: (n, 1, B)."""
+    tiles = to_blocks(1 + np.arange(count * size).reshape(count, size)) - 1
+    return _Pattern(tiles.reshape(tiles.shape[0], 1, tiles.shape[1], LANES), bits)
+
+
+@lru_cache
+def _directions_pattern(count: int, size: int, bits: int) -> _Pattern:
+    """One block row a direction, its four rows equal: (K, B)."""
+    padded = np.full((count, blocks_of(size) * BLOCK), -1)
+    padded[:, :size] = np.arange(count * size).reshape(count, size)
+    return _Pattern(np.tile(padded.reshape(count, -1, BLOCK), BLOCK), bits)
+
+
+@lru_cache
+def _cotangents_pattern(count: int, streams: int, bits: int) -> _Pattern:
+    """(n, S) reals to blocks, four points down the first column: (microbatches, S, 1)."""
+    blocks = np.full((blocks_of(count), BLOCK, streams, BLOCK), -1)
+    blocks.reshape(-1, streams, BLOCK)[:count, :, 0] = np.arange(count * streams).reshape(count, streams)
+    return _Pattern(blocks.transpose(0, 2, 1, 3).reshape(-1, streams, 1, LANES), bits)
 
 
 class Layout:
@@ -32,14 +70,15 @@ class Layout:
             indices.append(np.where(index >= 0, index + offset, -1))
             offset += tensor.size
         self.size = offset
-        self.index = np.concatenate(indices).reshape(-1, LANES).astype(np.int32)
-        self.widths = np.concatenate([np.full(t.blocks, t.bits, np.uint8) for t in program.tensors])
+        widths = np.concatenate([np.full(t.blocks, t.bits) for t in program.tensors])
+        self._pattern = _Pattern(np.concatenate(indices).reshape(-1, LANES), widths)
+        self._size = offset
 
     def encode(self, master: Floats) -> Rows:
-        return Rows(*gather(master, self.index, self.widths))
+        return self._pattern.encode(master)
 
     def decode(self, gradients: Gradients) -> Floats:
-        return scatter(gradients.values.mantissas, gradients.values.exponents, self.index, self.size)
+        return self._pattern.decode(gradients.values, self._size)
 
 
 class IntegerEngine:
@@ -83,30 +122,22 @@ class IntegerEngine:
             self._device.load(self._weights)
 
     def snap(self, points: Floats) -> Floats:
-        rows = self._encode_points(points)
-        blocks = decode_blocks(rows.mantissas, rows.exponents)[:, 0]
-        return self._remember(_points_of(blocks, *points.shape), rows)
+        return self._snap(points, _points_pattern(*points.shape, self._precision.inputs))
 
     def snap_directions(self, directions: Floats) -> Floats:
-        rows = self._encode_directions(directions)
-        values = decode_blocks(rows.mantissas, rows.exponents)[..., :BLOCK]
-        return self._remember(values.reshape(len(directions), -1)[:, : directions.shape[1]], rows)
+        return self._snap(directions, _directions_pattern(*directions.shape, self._precision.inputs))
 
-    def _remember(self, array: Floats, rows: Rows) -> Floats:
-        self._encoded[id(array)] = (array, rows)
-        return array
+    def _snap(self, array: Floats, pattern: _Pattern) -> Floats:
+        rows = pattern.encode(array)
+        snapped = pattern.decode(rows, array.size).reshape(array.shape)
+        self._encoded[id(snapped)] = (snapped, rows)
+        return snapped
 
     def _encode_points(self, points: Floats) -> Rows:
-        tiles = to_blocks(points)
-        values = tiles.reshape(tiles.shape[0], 1, tiles.shape[1], LANES)
-        return _encode(values, self._precision.inputs)
+        return _points_pattern(*points.shape, self._precision.inputs).encode(points)
 
     def _encode_directions(self, directions: Floats) -> Rows:
-        """One block row a direction, its four rows equal."""
-        count, size = directions.shape
-        padded = np.zeros((count, blocks_of(size) * BLOCK))
-        padded[:, :size] = directions
-        return _encode(np.tile(padded.reshape(count, -1, BLOCK), BLOCK), self._precision.inputs)
+        return _directions_pattern(*directions.shape, self._precision.inputs).encode(directions)
 
     def _encode_naive(self, points: Floats, directions: Floats | None) -> Rows:
         """x, x + d_1, x - d_1, ... each quantized for itself: (n, S, B)."""
@@ -158,7 +189,11 @@ class IntegerEngine:
 
     def gradient(self, passes: Sequence[Pass], step: int) -> Floats:
         self._configure(*(p.directions for p in passes))
-        jobs = [(*self._rows(p.points, p.directions), self._cotangents(p.cotangents)) for p in passes]
+        bits = self._precision.gradients
+        jobs = [
+            (*self._rows(p.points, p.directions), _cotangents_pattern(*p.cotangents.shape, bits).encode(p.cotangents))
+            for p in passes
+        ]
         limit = self._limit(jobs)
         calibrated = self._exponents is not None
         if self._exponents is None:
@@ -182,14 +217,6 @@ class IntegerEngine:
         gradients = self._device.gradients()
         self._check_flags()
         return gradients
-
-    def _cotangents(self, cotangents: Floats) -> Rows:
-        """(n, S) reals to (microbatches, S, 1) blocks: four points down the first column."""
-        count, streams = cotangents.shape
-        blocks = np.zeros((blocks_of(count), BLOCK, streams, BLOCK))
-        blocks.reshape(-1, streams, BLOCK)[:count, :, 0] = cotangents
-        values = blocks.transpose(0, 2, 1, 3).reshape(-1, streams, 1, LANES)
-        return _encode(values, self._precision.gradients)
 
     def _limit(self, jobs: list[tuple[Rows, Rows | None, Rows]]) -> int:
         """The largest t with terms * 2^t < 2^31 for every accumulator (spec 7)."""
@@ -221,17 +248,6 @@ class IntegerEngine:
         if not self._stepped_too_far:
             return []
         return ["finite steps were limited to |d| < 8 inside the network: choose a smaller --sigma"]
-
-
-def _encode(values: Floats, bits: int) -> Rows:
-    """Blocks of 16 reals, (..., 16), all to one width."""
-    return Rows(*encode_reals(np.ascontiguousarray(values), np.full(values.shape[:-1], bits, np.uint8)))
-
-
-def _points_of(blocks: Floats, count: int, size: int) -> Floats:
-    """(n, B, 16) blocks to (count, size) points."""
-    tiles = blocks.reshape(*blocks.shape[:2], BLOCK, BLOCK).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(tiles.reshape(len(blocks) * BLOCK, -1)[:count, :size])
 
 
 def _streams_of(values: Values, count: int) -> Floats:

@@ -28,7 +28,6 @@ __all__ = [
     "activate",
     "device_bytes",
     "encode_integers",
-    "encode_reals",
     "ffi",
     "gather",
     "kernels",
@@ -95,26 +94,14 @@ class Product:
         return SMX(mantissas, exponents, self.shape, bits)
 
 
-def encode_reals(values: Floats, widths: NDArray[np.uint8]) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """:func:`picopinn.smx.encode_blocks` in C: (..., 16) finite float64 in C order, ``widths`` (...) one a block."""
-    mantissas, exponents = np.empty(values.shape, np.int16), np.empty(values.shape[:-1], np.int8)
-    lib.picopinn_encode(
-        exponents.size,
-        pointer("double[]", values),
-        pointer("uint8_t[]", widths),
-        pointer("int16_t[]", mantissas),
-        pointer("int8_t[]", exponents),
-    )
-    return mantissas, exponents
-
-
 def gather(
     reals: Floats, index: NDArray[np.int32], widths: NDArray[np.uint8]
 ) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """Encode ``reals[index]``, (blocks, 16), to ``widths`` (blocks,) one a block; a negative index is a zero."""
-    mantissas, exponents = np.empty(index.shape, np.int16), np.empty(len(index), np.int8)
+    """:func:`picopinn.smx.encode_blocks` in C, of the elements ``index`` (..., 16) of finite float64 in C order; a
+    negative index is a zero. ``widths`` (...) are one a block."""
+    mantissas, exponents = np.empty(index.shape, np.int16), np.empty(index.shape[:-1], np.int8)
     lib.picopinn_gather(
-        len(index),
+        exponents.size,
         pointer("double[]", reals),
         pointer("int32_t[]", index),
         pointer("uint8_t[]", widths),
@@ -125,10 +112,10 @@ def gather(
 
 
 def scatter(mantissas: NDArray[np.int16], exponents: NDArray[np.int8], index: NDArray[np.int32], size: int) -> Floats:
-    """The ``size`` reals that :func:`gather` took blocks (blocks, 16) from, each named by ``index`` once."""
+    """The ``size`` reals that :func:`gather` made blocks (..., 16) of, all named by ``index``."""
     reals = np.empty(size)
     lib.picopinn_scatter(
-        len(exponents),
+        exponents.size,
         pointer("int16_t[]", mantissas),
         pointer("int8_t[]", exponents),
         pointer("int32_t[]", index),

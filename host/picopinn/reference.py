@@ -577,7 +577,12 @@ class Accumulator:
         term = rnd_up(x, self.exponent - e) << up
         self.peak |= int(np.bitwise_or.reduce(np.minimum(np.abs(term), BOUND), axis=None))
         lead = tuple(range(term.ndim - self.sums.ndim))
-        self.sums += clip(term, 1 << self.limit).sum(axis=lead)
+        self.sums += term.sum(axis=lead)
+
+    @property
+    def result(self) -> Ints:
+        """The sums, or zeros if the step saturated."""
+        return self.sums if self.peak <= 1 << self.limit else np.zeros_like(self.sums)
 
 
 def outer_blocks(left: Scaled, right: Scaled) -> tuple[Ints, Ints]:
@@ -931,15 +936,15 @@ class Reference:
 
     def _matrix_gradients(self, index: int, stage: Stage) -> list[Scaled]:
         acc, weights = self._sums[index, False], self._weights[index]
-        sums = Scaled(acc.sums, np.full(acc.sums.shape[:2], acc.exponent))
+        sums = Scaled(acc.result, np.full(acc.result.shape[:2], acc.exponent))
         if stage.chain is None:
             return [sums]
         return core_gradients(self._ready().chains[stage.chain], weights.cores, weights.tails, sums, self._sticky)
 
     def _bias_gradient(self, index: int) -> Scaled:
         acc = self._sums[index, True]
-        blocks = np.zeros((len(acc.sums), LANES), dtype=np.int64)
-        blocks[:, :BLOCK] = acc.sums
+        blocks = np.zeros((len(acc.result), LANES), dtype=np.int64)
+        blocks[:, :BLOCK] = acc.result
         return Scaled(blocks, np.full(len(blocks), acc.exponent))
 
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from .boards import firmware_folder
 from .errors import PicopinnError
 
 VERSION = "1.25.0"
@@ -99,7 +100,9 @@ def board_firmware(chip: str, build: bool = False) -> Path:
     if chip not in RP2_BOARDS:
         raise ToolchainError(f"MicroPython is built for {', '.join(RP2_BOARDS)}, not {chip}")
     parts = sources(build)
-    key = _key(_build_board, str(parts.micropython), MANIFEST, _output(["arm-none-eabi-gcc", "-dumpfullversion"]))
+    ours = [path.read_text(encoding="utf-8") for path in sorted((firmware_folder() / "usb").iterdir())]
+    compiler = _output(["arm-none-eabi-gcc", "-dumpfullversion"])
+    key = _key(_build_board, str(parts.micropython), MANIFEST, *ours, compiler)
     make = functools.partial(_build_board, parts, RP2_BOARDS[chip])
     return _cached(chip, key, make if build else None) / "firmware.bin"
 
@@ -250,6 +253,7 @@ def _build_board(parts: Sources, board: str, place: Path) -> None:
     with tempfile.TemporaryDirectory(dir=place.parent) as folder:
         aside = Path(folder)
         (aside / "manifest.py").write_text(MANIFEST)
+        shutil.copytree(firmware_folder() / "usb", aside / "usb")
         _run("arm-none-eabi-ar", "rc", aside / "libstdc++.a")  # newlib's package brings none, and none is needed
         environment = {
             **_reproducible(parts, aside),
@@ -262,6 +266,7 @@ def _build_board(parts: Sources, board: str, place: Path) -> None:
             "PICO_SDK_PATH_OVERRIDE": parts.pico_sdk,
             "MICROPY_FROZEN_MANIFEST": aside / "manifest.py",
             "PICO_NO_PICOTOOL": 1,
+            "USER_C_MODULES": aside / "usb/micropython.cmake",
         }
         defined = [f"-D{name}={value}" for name, value in options.items()]
         build = aside / "build"

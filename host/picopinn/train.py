@@ -207,7 +207,7 @@ def _print_line(console: Console, pace: _Pace, row: Row) -> None:
         return
     step, loss, error, speed, left, *costs = pace.cells(row)
     text = f"step {step:>{len(str(pace.steps))}}/{pace.steps}  loss {loss}  relative L2 {error}"
-    told = [f"{cost} {unit}" for cost, unit in zip(costs, pace.headings[-len(costs) :], strict=True) if cost]
+    told = [f"{cost} {unit}" for cost, unit in zip(costs, pace.headings[5:], strict=True) if cost]
     console.print("  ".join([text, f"{speed} steps/s", f"{left} left", *told]), highlight=False, soft_wrap=True)
 
 

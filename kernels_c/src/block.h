@@ -9,6 +9,15 @@
 
 #include <string.h>
 
+#if defined(__ARM_ARCH_6M__) /* Cortex-M0, M0+: cortexm0.c */
+#define PPN_M0 1
+/* Copy a block of 16-bit mantissas that is word-aligned at both ends (others need not be). */
+#define PPN_COPY(to, from) __builtin_memcpy(__builtin_assume_aligned(to, 4), __builtin_assume_aligned(from, 4), 32)
+#else
+#define PPN_M0 0
+#define PPN_COPY(to, from) memcpy(to, from, 32)
+#endif
+
 #define LANES for (int l = 0; l < 16; l++)
 #define UNUSED_TERM INT16_MIN /* exponent of a term left out of an aligned sum */
 
@@ -24,12 +33,11 @@ static inline int ppn_length(uint32_t x) {
     return x ? 32 - __builtin_clz(x) : 0;
 #else
     int n = 0;
-    for (int half = 16; half; half >>= 1)
-        if (x >> half) {
-            x >>= half;
-            n += half;
-        }
-    return n + (int)x;
+    if (x >> 16) x >>= 16, n += 16;
+    if (x >> 8) x >>= 8, n += 8;
+    if (x >> 4) x >>= 4, n += 4;
+    if (x >> 2) x >>= 2, n += 2;
+    return n + (int)(x < 2 ? x : 2);
 #endif
 }
 
@@ -88,8 +96,7 @@ static inline uint32_t ppn_random(ppn_rounding how, int l) {
     return ppn_mix(how.key + (how.index + (uint32_t)l) * 0x9E3779B9u);
 }
 
-/* Encode x (exponent e) to SMX(bits): mantissas to m, answers the exponent (spec 2.2). |x| <= 2^31 - 1. */
-static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
+static inline int ppn_encode_plain(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
     uint32_t all = 0;
     LANES all |= (uint32_t)ppn_abs(x[l]);
     ppn_scaling to = {32, 0};
@@ -109,6 +116,32 @@ static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding h
         m[l] = (int16_t)(x[l] < 0 ? -v : v);
     }
     return any ? to.e : PPN_ZERO_EXP;
+}
+
+#if PPN_M0
+/* The same; |m| is int16, or int8 if not |wide|. */
+int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide, int *flags);
+
+/* out = x y; out = rnd(x y, shift); out += rnd(x y, shift); shift >= 1. */
+void ppn_m0_times(const int16_t *x, const int16_t *y, int32_t *out);
+void ppn_m0_multiply(const int16_t *x, const int16_t *y, int32_t *out, int shift);
+void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int shift);
+
+/* tanh of z = m 2^(s - 22), 0 <= s <= 10: h, then p1, p2, p3, as ppn_curve has them. */
+void ppn_m0_tanh(const int16_t *m, int s, int16_t *curve, const int16_t *table);
+
+/* m = rnd(x, 15); q = rnd(a a, 15). */
+void ppn_m0_keep(const int32_t *x, int16_t *m);
+void ppn_m0_square(const int16_t *a, int16_t *q);
+#endif
+
+/* Encode x (exponent e) to SMX(bits): mantissas to m, answers the exponent (spec 2.2). |x| <= 2^31 - 1. */
+static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
+#if PPN_M0
+    return ppn_m0_encode(x, e, bits, &how, m, 1, flags);
+#else
+    return ppn_encode_plain(x, e, bits, how, m, flags);
+#endif
 }
 
 #if PPN_SIMD
@@ -161,6 +194,27 @@ static inline void ppn_sum_add(const ppn_sum *s, const int32_t *x, int e, int32_
     int32_t half = (1 << shift) >> 1;
     LANES acc[l] += (x[l] + half) >> shift;
 }
+
+/* acc += x y, aligned; |fresh|: acc = x y. |x y| <= 2^30. */
+static inline void ppn_sum_product(const ppn_sum *s, const int16_t *x, const int16_t *y, int e, int fresh,
+                                   int32_t *acc) {
+    int shift = s->top - e + s->headroom;
+#if PPN_M0
+    if (e != UNUSED_TERM && fresh && !shift) {
+        ppn_m0_times(x, y, acc);
+        return;
+    }
+    if (e != UNUSED_TERM && shift) {
+        if (shift > 30) shift = 32; /* leaves nothing of either sign */
+        fresh ? ppn_m0_multiply(x, y, acc, shift) : ppn_m0_multiply_add(x, y, acc, shift);
+        return;
+    }
+#endif
+    if (fresh) memset(acc, 0, 16 * sizeof *acc);
+    if (e == UNUSED_TERM || shift > 30) return;
+    int32_t half = (1 << shift) >> 1;
+    LANES acc[l] += (x[l] * y[l] + half) >> shift;
+}
 static inline int ppn_sum_exp(const ppn_sum *s) { return s->top == UNUSED_TERM ? PPN_EMPTY_EXP : s->top + s->headroom; }
 
 /* The two-term aligned sum. */
@@ -184,9 +238,12 @@ typedef struct {
     uint8_t wide, turned, bits;
 } ppn_run;
 
+static inline void ppn_move(ppn_run *run, int blocks) {
+    run->mantissas = (const int8_t *)run->mantissas + (ptrdiff_t)blocks * (run->wide ? 32 : 16);
+    run->exps += blocks;
+}
 static inline ppn_run ppn_run_at(ppn_run run, int block) {
-    run.mantissas = (const int8_t *)run.mantissas + (ptrdiff_t)block * (run.wide ? 32 : 16);
-    run.exps += block;
+    ppn_move(&run, block);
     return run;
 }
 
@@ -233,6 +290,9 @@ static inline void ppn_encode_to(const int32_t *x, int e, int bits, ppn_rounding
     ppn_lanes m;
     e = ppn_encode_simd(ppn_get_simd(x), e, bits, how, &m, flags);
     ppn_store_simd(at, blocks, wide, block, m, e);
+#elif PPN_M0
+    uint32_t size = wide ? 32 : 16;
+    at[blocks * size + block] = (uint8_t)ppn_m0_encode(x, e, bits, &how, at + block * size, wide, flags);
 #else
     int16_t m[16];
     e = ppn_encode16(x, e, bits, how, m, flags);

@@ -31,19 +31,6 @@ static inline ppn_lanes ppn_shifted(ppn_lanes x, const ppn_shifts *s, uint32_t c
     return ppn_asr_by_simd(ppn_add_simd(x, ppn_all_simd(s->half[c])), ppn_all_simd(s->shift[c]));
 }
 
-/* The first |count| numbers of an array as lanes; the others are |rest|. */
-static inline ppn_lanes ppn_first8(const int8_t *p, uint32_t count, int8_t rest) {
-    int8_t all[PPN_CHUNK];
-    if (count == PPN_CHUNK) return ppn_get8_simd(p);
-    for (uint32_t c = 0; c < PPN_CHUNK; c++) all[c] = c < count ? p[c] : rest;
-    return ppn_get8_simd(all);
-}
-static inline ppn_lanes ppn_first16(const int16_t *p, uint32_t count, int16_t rest) {
-    int16_t all[PPN_CHUNK];
-    if (count == PPN_CHUNK) return ppn_get16_simd(p);
-    for (uint32_t c = 0; c < PPN_CHUNK; c++) all[c] = c < count ? p[c] : rest;
-    return ppn_get16_simd(all);
-}
 /* Exponents with that of the zero block put out of reach. */
 static inline ppn_lanes ppn_reach(ppn_lanes e) {
     return ppn_where_simd(ppn_sub_simd(e, ppn_all_simd(PPN_ZERO_EXP)), e, ppn_all_simd(PPN_FAR));
@@ -64,10 +51,11 @@ static inline void ppn_encode_chunk(ppn_chunk *c, uint32_t count, ppn_lanes bits
     ppn_lanes size[PPN_CHUNK], zero = ppn_all_simd(0), one = ppn_all_simd(1);
     for (uint32_t k = 0; k < PPN_CHUNK; k++) size[k] = k < count ? ppn_abs_simd(c->x[k]) : zero;
     ppn_lanes length = ppn_lengths_simd(size), s = ppn_sub_simd(ppn_add_simd(length, one), bits);
+    s = ppn_where_simd(length, s, zero);
     ppn_lanes e = ppn_add_simd(c->e, s), there = ppn_where_simd(length, e, zero);
     ppn_lanes ends = ppn_or_simd(ppn_add_simd(there, ppn_all_simd(126)), ppn_sub_simd(ppn_all_simd(127), there));
     int32_t up[PPN_CHUNK], down[PPN_CHUNK], rest[PPN_CHUNK], top[PPN_CHUNK];
-    if (ppn_fold_simd(ends) >> 31) {
+    if (ppn_negative_simd(ends)) {
         ppn_put_simd(up, c->e);
         ppn_put_simd(top, bits);
         for (uint32_t k = 0; k < count; k++) {
@@ -78,15 +66,18 @@ static inline void ppn_encode_chunk(ppn_chunk *c, uint32_t count, ppn_lanes bits
         return;
     }
     ppn_lanes fall = ppn_left_by_simd(one, ppn_max_simd(s, zero)); /* then r is 0 for s <= 0 */
-    ppn_put_simd(up, ppn_max_simd(ppn_sub_simd(zero, s), zero));
+    if (ppn_negative_simd(s)) {
+        ppn_put_simd(up, ppn_max_simd(ppn_sub_simd(zero, s), zero));
+        for (uint32_t k = 0; k < count; k++) size[k] = ppn_left_by_simd(size[k], ppn_all_simd(up[k]));
+    }
     ppn_put_simd(down, ppn_max_simd(s, zero));
     ppn_put_simd(rest, seeds ? ppn_sub_simd(fall, one) : ppn_down_simd(fall, 1));
     ppn_put_simd(top, ppn_sub_simd(ppn_left_by_simd(one, ppn_sub_simd(bits, one)), one));
     ppn_lanes step = ppn_mul_simd(ppn_iota_simd(), ppn_all_simd((int32_t)0x9E3779B9u));
     for (uint32_t k = 0; k < count; k++) {
-        ppn_lanes r = ppn_all_simd(rest[k]), m = ppn_left_by_simd(size[k], ppn_all_simd(up[k]));
+        ppn_lanes r = ppn_all_simd(rest[k]);
         if (seeds) r = ppn_and_simd(r, ppn_mix_simd(ppn_add_simd(step, ppn_all_simd((int32_t)seeds[k]))));
-        m = ppn_down_by_simd(ppn_add_simd(m, r), ppn_all_simd(down[k]));
+        ppn_lanes m = ppn_down_by_simd(ppn_add_simd(size[k], r), ppn_all_simd(down[k]));
         c->x[k] = ppn_signed_simd(ppn_min_simd(m, ppn_all_simd(top[k])), c->x[k]);
     }
     c->e = ppn_where_simd(length, e, ppn_all_simd(PPN_ZERO_EXP));

@@ -21,53 +21,62 @@ typedef struct {
 
 static inline void ppn_take_columns(ppn_columns *c, ppn_run matrix, uint32_t first, int over_rows) {
     uint32_t apart = over_rows ? 1 : c->inner; /* blocks from column to column */
+    int8_t e[PPN_CHUNK];
     ppn_run run = ppn_run_at(matrix, (int)(first * apart));
     ppn_operand from = {run.mantissas, run.wide, over_rows};
     for (uint32_t k = 0; k < c->inner; k++) {
-        int8_t e[PPN_CHUNK];
         uint32_t at = k * (uint32_t)matrix.step;
-        for (uint32_t n = 0; n < c->count; n++) {
-            e[n] = run.exps[at + n * apart];
-            c->right[k][n] = ppn_right_simd(&from, at + n * apart);
-        }
-        c->e[k] = ppn_reach(ppn_first8(e, c->count, PPN_ZERO_EXP));
+        for (uint32_t n = 0; n < c->count; n++) c->right[k][n] = ppn_right_simd(&from, at + n * apart);
+        for (uint32_t n = 0; n < c->count && apart > 1; n++) e[n] = run.exps[at + n * apart];
+        c->e[k] = ppn_reach(ppn_get8_simd(apart > 1 ? e : run.exps + at, c->count, PPN_ZERO_EXP));
     }
 }
 
-/* acc += left x right for every column, rounded by |s|. */
-static inline void ppn_add_products(ppn_lanes *acc, ppn_left left, const ppn_right *right, const ppn_shifts *s,
-                                    uint32_t count) {
-    for (uint32_t n = 0; n < count; n++) {
-        ppn_lanes x = ppn_dot_onto_simd(ppn_all_simd(s->half[n]), left, right[n]);
-        acc[n] = ppn_add_simd(acc[n], ppn_asr_by_simd(x, ppn_all_simd(s->shift[n])));
+/* The sum over k of left[k] x right[k][n], rounded by s[k], for every column n; |inner| apart so that it can be
+ * constant. */
+static inline void ppn_chunk_sums(const ppn_columns *c, const ppn_left *left, const ppn_shifts *s, uint32_t inner,
+                                  ppn_chunk *out) {
+    for (uint32_t n = 0; n < c->count; n++) {
+        ppn_lanes acc = ppn_all_simd(0);
+        for (uint32_t k = 0; k < inner; k++) {
+            ppn_lanes x = ppn_dot_onto_simd(ppn_all_simd(s[k].half[n]), left[k], c->right[k][n]);
+            acc = ppn_add_simd(acc, ppn_asr_by_simd(x, ppn_all_simd(s[k].shift[n])));
+        }
+        out->x[n] = acc;
     }
 }
 /* ppn_run_product() of a row and every column. A row without exponents is zero. */
 static inline void ppn_chunk_product(ppn_run row, const ppn_columns *c, int bits, ppn_chunk *out) {
     ppn_operand from = {row.mantissas, row.wide, 0};
     ppn_lanes e[PPN_SPREAD], top = ppn_all_simd(2 * PPN_FAR);
-    for (uint32_t n = 0; n < PPN_CHUNK; n++) out->x[n] = ppn_all_simd(0);
-    out->e = ppn_all_simd(PPN_FAR);
-    if (!row.exps) return;
+    ppn_left left[PPN_SPREAD];
+    ppn_shifts s[PPN_SPREAD];
+    if (!row.exps) {
+        for (uint32_t n = 0; n < c->count; n++) out->x[n] = ppn_all_simd(0);
+        out->e = ppn_all_simd(PPN_FAR);
+        return;
+    }
     for (uint32_t k = 0; k < c->inner; k++) {
         e[k] = ppn_add_simd(ppn_reach(ppn_all_simd(row.exps[k])), c->e[k]);
         top = ppn_max_simd(top, e[k]);
     }
     out->e = ppn_add_simd(top, ppn_all_simd(ppn_headroom((int)c->inner, row.bits, bits)));
     for (uint32_t k = 0; k < c->inner; k++) {
-        ppn_shifts s;
-        ppn_shifts_by(&s, ppn_sub_simd(out->e, e[k]));
-        if (c->count == PPN_CHUNK)
-            ppn_add_products(out->x, ppn_spread_simd(&from, k), c->right[k], &s, PPN_CHUNK);
-        else
-            ppn_add_products(out->x, ppn_spread_simd(&from, k), c->right[k], &s, c->count);
+        ppn_shifts_by(&s[k], ppn_sub_simd(out->e, e[k]));
+        left[k] = ppn_spread_simd(&from, k);
     }
+    if (c->inner == 1)
+        ppn_chunk_sums(c, left, s, 1, out);
+    else if (c->inner == 2)
+        ppn_chunk_sums(c, left, s, 2, out);
+    else
+        ppn_chunk_sums(c, left, s, c->inner, out);
 }
 
 /* ppn_add_bias() */
 static inline void ppn_chunk_bias(const uint8_t *bias, uint32_t blocks, uint32_t column, uint32_t count, ppn_chunk *c) {
     const int8_t *exps = (const int8_t *)bias + blocks * 8 + column;
-    ppn_lanes zero = ppn_all_simd(0), f = ppn_reach(ppn_first8(exps, count, PPN_ZERO_EXP));
+    ppn_lanes zero = ppn_all_simd(0), f = ppn_reach(ppn_get8_simd(exps, count, PPN_ZERO_EXP));
     ppn_lanes to = ppn_max_simd(c->e, ppn_sub_simd(f, ppn_all_simd(14))), lift = ppn_sub_simd(f, to);
     ppn_shifts acc, add;
     int32_t up[PPN_CHUNK];
@@ -85,7 +94,8 @@ static inline void ppn_chunk_bias(const uint8_t *bias, uint32_t blocks, uint32_t
 
 /* ppn_curve of a chunk. Of p1 and p2 the low halves alone, as ppn_madd_simd() wants one factor. */
 typedef struct {
-    ppn_lanes h[PPN_CHUNK], p1[PPN_CHUNK], p2[PPN_CHUNK], p3[PPN_CHUNK];
+    ppn_chunk h;
+    ppn_lanes p1[PPN_CHUNK], p2[PPN_CHUNK], p3[PPN_CHUNK];
 } ppn_curves;
 
 static inline ppn_lanes ppn_low16(ppn_lanes x) { return ppn_and_simd(x, ppn_all_simd(0xFFFF)); }
@@ -111,7 +121,7 @@ static inline void ppn_tanh_chunk(const ppn_chunk *z, uint32_t count, ppn_curves
         ppn_lanes p1 = ppn_rnd_simd(ppn_sub_simd(ppn_all_simd(1 << 30), ppn_times(h, h)), 16); /* >= 0 */
         ppn_lanes p2 = ppn_rnd_simd(ppn_sub_simd(zero, ppn_madd_simd(p1, h)), 14);
         ppn_lanes twice = ppn_left_simd(ppn_madd_simd(p1, p1), 1);
-        c->h[n] = h;
+        c->h.x[n] = h;
         c->p1[n] = p1;
         c->p2[n] = ppn_low16(p2);
         c->p3[n] = ppn_rnd_simd(ppn_sub_simd(zero, ppn_add_simd(twice, ppn_times(h, p2))), 14);
@@ -130,7 +140,7 @@ static inline void ppn_curve_chunk(int activation, const ppn_chunk *z, uint32_t 
         ppn_put16_simd(block.m, z->x[n]);
         block.e = e[n];
         ppn_curve_at(activation, &block, &curve);
-        c->h[n] = ppn_get16_simd(curve.h);
+        c->h.x[n] = ppn_get16_simd(curve.h);
         c->p1[n] = ppn_get_low16_simd(curve.p1);
         c->p2[n] = ppn_get_low16_simd(curve.p2);
         c->p3[n] = ppn_get16_simd(curve.p3);
@@ -163,14 +173,10 @@ static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_l
 
 /* Stream 0, from its encoded pre-activations. */
 static inline void ppn_put_base(ppn_layer_chunk *l, const ppn_chunk *z) {
-    ppn_chunk out;
     ppn_curve_chunk(l->to.pass->net->activation, z, l->count, &l->curve);
-    for (uint32_t n = 0; n < l->count; n++) {
-        ppn_put_low16_simd(ppn_p1(&l->to.slopes, 0, l->column + n), l->curve.p1[n]);
-        out.x[n] = l->curve.h[n];
-    }
-    out.e = ppn_all_simd(-15);
-    ppn_put_outputs(l, 0, &out);
+    for (uint32_t n = 0; n < l->count; n++) ppn_put_low16_simd(ppn_p1(&l->to.slopes, 0, l->column + n), l->curve.p1[n]);
+    l->curve.h.e = ppn_all_simd(-15);
+    ppn_put_outputs(l, 0, &l->curve.h);
 }
 /* ppn_jet() */
 static inline void ppn_put_jet(ppn_layer_chunk *l, uint32_t stream, const ppn_chunk *a, const ppn_chunk *s) {
@@ -211,7 +217,7 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
     if (net->mode != PPN_JET || inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
     ppn_layer_chunk l;
     ppn_columns columns;
-    ppn_chunk z, a;
+    ppn_chunk z[2]; /* of an even and an odd stream */
     ppn_lanes wide = ppn_all_simd(16);
     ppn_layer_out to = {p, ppn_slopes_of(p, i), p->tape + net->places[i + 1].input, net->places[i + 1].in_blocks};
     l.to = to;
@@ -225,15 +231,14 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
             ppn_take_columns(&columns, matrix, k, s->expand);
             for (uint32_t r = 0; r < p->streams; r++) {
                 ppn_run row = ppn_panel_of(ppn_stage_row(net, p->batch, p->tape, p->at, i, r), panel * inner);
-                ppn_chunk_product(row, &columns, matrix.bits, &z);
-                if (r == 0) ppn_chunk_bias(p->weights + net->places[i].bias, l.to.blocks, l.column, l.count, &z);
-                ppn_encode_chunk(&z, l.count, wide, NULL, &p->flags);
+                ppn_chunk *x = &z[r % 2];
+                ppn_chunk_product(row, &columns, matrix.bits, x);
+                if (r == 0) ppn_chunk_bias(p->weights + net->places[i].bias, l.to.blocks, l.column, l.count, x);
+                ppn_encode_chunk(x, l.count, wide, NULL, &p->flags);
                 if (r == 0)
-                    ppn_put_base(&l, &z);
-                else if (r % 2)
-                    a = z;
-                else
-                    ppn_put_jet(&l, r - 1, &a, &z);
+                    ppn_put_base(&l, x);
+                else if (r % 2 == 0)
+                    ppn_put_jet(&l, r - 1, &z[1], x);
             }
         }
     return 1;
@@ -261,7 +266,7 @@ static inline const int16_t *ppn_kept_mantissas(const ppn_return_chunk *o, uint3
 }
 static inline ppn_lanes ppn_kept_exps(const ppn_return_chunk *o, uint32_t stream, const ppn_chunk *c) {
     const int16_t *at = o->slopes.exps + (stream - 1) * o->slopes.blocks + o->column;
-    ppn_lanes e = ppn_first16(at, o->count, PPN_FAR), empty = ppn_all_simd(PPN_EMPTY_EXP);
+    ppn_lanes e = ppn_get16_first_simd(at, o->count, PPN_FAR), empty = ppn_all_simd(PPN_EMPTY_EXP);
     e = ppn_where_simd(ppn_sub_simd(e, empty), e, ppn_all_simd(PPN_FAR));
     return ppn_add_simd(e, ppn_reach(c->e));
 }

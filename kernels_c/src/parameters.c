@@ -21,8 +21,8 @@ void ppn_merge(const ppn_network *net, uint8_t *gradients, const uint8_t *other)
     uint32_t count = (uint32_t)last->accumulator + 2, end = last->bias_sum + last->out_blocks * 16u;
     const ppn_accumulator *from = (const ppn_accumulator *)(const void *)(other + 4);
     for (uint32_t k = 0; k < count; k++) ppn_accumulators(gradients)[k].peak |= from[k].peak;
-    int32_t *sums = (int32_t *)(void *)gradients;
-    const int32_t *others = (const int32_t *)(const void *)other;
+    uint32_t *sums = (uint32_t *)(void *)gradients; /* they may wrap */
+    const uint32_t *others = (const uint32_t *)(const void *)other;
     for (uint32_t k = net->places[0].sum / 4; k < end / 4; k++) sums[k] += others[k];
 }
 
@@ -71,28 +71,38 @@ static int ppn_bias_values(const int32_t *sums, int16_t exp, uint32_t blocks, in
     return flags;
 }
 
+/* A saturated tensor's: zero blocks. */
+static void ppn_void_values(uint32_t blocks, int16_t *mantissas, int8_t *exps) {
+    memset(mantissas, 0, blocks * (size_t)32);
+    memset(exps, PPN_ZERO_EXP, blocks);
+}
+
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
                   int16_t *mantissas, int8_t *exps, uint32_t *peaks) {
     const ppn_accumulator *a = (const ppn_accumulator *)(const void *)(gradients + 4);
+    uint32_t limit = (uint32_t)1 << gradients[0];
     int flags = 0;
     for (uint32_t i = 0; i < net->stage_count; i++) {
         const ppn_stage *s = &net->stages[i];
         const ppn_place *p = &net->places[i];
         const int32_t *sums = (const int32_t *)(const void *)(gradients + p->sum);
-        uint32_t blocks = ppn_matrix_blocks(s);
-        if (s->chain < 0) {
+        const ppn_chain *chain = s->chain < 0 ? NULL : &net->chains[s->chain];
+        uint32_t blocks = chain ? ppn_chain_blocks(chain) : ppn_matrix_blocks(s);
+        if (a->peak > limit)
+            ppn_void_values(blocks, mantissas, exps);
+        else if (!chain)
             flags |= ppn_encode_blocks(blocks, sums, &a->exp, 0, 16, mantissas, exps);
-        } else {
-            const ppn_chain *chain = &net->chains[s->chain];
+        else
             flags |= ppn_chain_return(chain, weights + p->cores, scratch, sums, a->exp, mantissas, exps);
-            blocks = ppn_chain_blocks(chain);
-        }
         mantissas += blocks * 16;
         exps += blocks;
         *peaks++ = (a++)->peak;
         if (!s->closes) continue;
         sums = (const int32_t *)(const void *)(gradients + p->bias_sum);
-        flags |= ppn_bias_values(sums, a->exp, p->out_blocks, mantissas, exps);
+        if (a->peak > limit)
+            ppn_void_values(p->out_blocks, mantissas, exps);
+        else
+            flags |= ppn_bias_values(sums, a->exp, p->out_blocks, mantissas, exps);
         mantissas += p->out_blocks * 16u;
         exps += p->out_blocks;
         *peaks++ = (a++)->peak;

@@ -133,10 +133,10 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
     matrix.step = over_rows ? (int)wide : 1;
     matrix.turned = (uint8_t)over_rows;
     for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
+        ppn_run m = matrix;
         ppn_make_ready(&left, row, (int)inner, matrix.bits);
-        for (uint32_t k = 0; k < outer; k++, column++) {
+        for (uint32_t k = 0; k < outer; k++, column++, ppn_move(&m, over_rows ? 1 : (int)inner)) {
             int32_t x[16];
-            ppn_run m = ppn_run_at(matrix, (int)(over_rows ? k : k * inner));
             int e = ppn_ready_product(&left, &m, x);
             if (sink.bias) e = ppn_add_bias(sink.bias, blocks, column, x, e);
             if (sink.values) {
@@ -149,6 +149,15 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
         }
         if (row.exps) row = ppn_run_at(row, (int)inner);
     }
+}
+
+/* Where the last stage puts a stream's products. */
+static inline ppn_sink ppn_output_sink(const ppn_pass *p, uint32_t i, uint32_t stream, int32_t *out,
+                                       int16_t *out_exps) {
+    uint32_t to = (p->at * p->streams + stream) * p->net->places[i].out_blocks;
+    ppn_sink sink = {NULL, 16, 1, PPN_NEAREST, out + to * 16, out_exps + to, NULL};
+    if (ppn_is_value(p->net, stream)) sink.bias = p->weights + p->net->places[i].bias;
+    return sink;
 }
 
 /* A stream's row among 16-bit rows of |blocks| blocks in the scratch: pre-activations forward, cotangents backward. */

@@ -11,6 +11,7 @@
 #endif
 #if PPN_SIMD
 #include <immintrin.h>
+#include <string.h>
 
 /* ---- lanes ----------------------------------------------------------------------------------------------------- */
 
@@ -38,9 +39,15 @@ static inline ppn_lanes ppn_get16_simd(const int16_t *p) {
 static inline ppn_lanes ppn_get_low16_simd(const int16_t *p) {
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)(const void *)p));
 }
-static inline ppn_lanes ppn_get8_simd(const int8_t *p) {
-    return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+/* the first |count| of up to 16 numbers; the others are |rest| */
+static inline ppn_lanes ppn_get8_simd(const int8_t *p, uint32_t count, int8_t rest) {
+    return _mm512_cvtepi8_epi32(_mm_mask_loadu_epi8(_mm_set1_epi8(rest), (__mmask16)((1u << count) - 1), p));
 }
+static inline ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, int16_t rest) {
+    return _mm512_cvtepi16_epi32(_mm256_mask_loadu_epi16(_mm256_set1_epi16(rest), (__mmask16)((1u << count) - 1), p));
+}
+/* is any lane negative? */
+static inline int ppn_negative_simd(ppn_lanes x) { return _mm512_movepi32_mask(x) != 0; }
 /* four int16, the same in every row of the block */
 static inline ppn_lanes ppn_get_row_simd(const void *p) {
     return _mm512_broadcast_i32x4(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
@@ -149,10 +156,20 @@ static inline ppn_lanes ppn_get_low16_simd(const int16_t *p) {
                      _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
     return out;
 }
-static inline ppn_lanes ppn_get8_simd(const int8_t *p) {
-    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+static inline ppn_lanes ppn_get8_simd(const int8_t *p, uint32_t count, int8_t rest) {
+    int8_t all[16];
+    for (uint32_t k = count; k < 16; k++) all[k] = rest;
+    __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(count == 16 ? p : memcpy(all, p, count)));
     ppn_lanes out = {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))};
     return out;
+}
+static inline ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, int16_t rest) {
+    int16_t all[16];
+    for (uint32_t k = count; k < 16; k++) all[k] = rest;
+    return ppn_get16_simd(count == 16 ? p : memcpy(all, p, count * sizeof *p));
+}
+static inline int ppn_negative_simd(ppn_lanes x) {
+    return _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_or_si256(x.low, x.high))) != 0;
 }
 static inline ppn_lanes ppn_get_row_simd(const void *p) {
     __m256i row = _mm256_broadcastsi128_si256(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
@@ -228,9 +245,6 @@ PPN_LANES_SHIFT(left, sll_epi32)
 PPN_LANES_SHIFT(down, srl_epi32) /* logical */
 PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
 
-static inline ppn_lanes ppn_clip_simd(ppn_lanes x, int32_t top) {
-    return ppn_max_simd(ppn_min_simd(x, ppn_all_simd(top)), ppn_all_simd(-top));
-}
 /* ppn_rnd() for 0 <= s <= 30 */
 static inline ppn_lanes ppn_rnd_simd(ppn_lanes x, int s) {
     return ppn_asr_simd(ppn_add_simd(x, ppn_all_simd((1 << s) >> 1)), s);
@@ -293,6 +307,12 @@ static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
     ppn_left out = {ppn_pairs_of(index, 0, a), ppn_pairs_of(index, o->turned ? 8 : 2, a)};
     return out;
 }
+/* The operand with its mantissas shifted up; they keep within int16. */
+static inline ppn_left ppn_lifted_simd(ppn_left a, int by) {
+    __m128i s = _mm_cvtsi32_si128(by);
+    ppn_left out = {_mm512_sll_epi16(a.low, s), _mm512_sll_epi16(a.high, s)};
+    return out;
+}
 static inline ppn_right ppn_right_simd(const ppn_operand *o, ptrdiff_t block) {
     __m256i b = ppn_load_simd(o, block);
     const int16_t *index = PPN_PAIR_INDEX[1][o->turned];
@@ -340,6 +360,12 @@ static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
                      _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(4, 4, 4, 4, 6, 6, 6, 6))},
                     {_mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(1, 1, 1, 1, 3, 3, 3, 3)),
                      _mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(5, 5, 5, 5, 7, 7, 7, 7))}};
+    return out;
+}
+static inline ppn_left ppn_lifted_simd(ppn_left a, int by) {
+    __m128i s = _mm_cvtsi32_si128(by);
+    ppn_left out = {{_mm256_sll_epi16(a.low.low, s), _mm256_sll_epi16(a.low.high, s)},
+                    {_mm256_sll_epi16(a.high.low, s), _mm256_sll_epi16(a.high.high, s)}};
     return out;
 }
 static inline ppn_right ppn_right_simd(const ppn_operand *o, ptrdiff_t block) {

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from ppn import messages
 
-from ..network import ACTIVATIONS, MODES, Program
+from ..network import ACTIVATIONS, MODES, Program, Tensor
 from ..smx import BLOCK, blocks_of
 from .base import Rows, Values
 
@@ -53,14 +53,12 @@ def unpack_values(packed: bytes, streams: int, columns: int) -> Values:
 
 
 class Parameters:
-    """How the parameters of a program travel: narrow matrices in bytes, of a bias's blocks row 0 alone."""
+    """How the parameters of a program travel: without padding, narrow matrices in bytes; a bias is a single row."""
 
     def __init__(self, program: Program) -> None:
-        blocks = np.array([t.blocks for t in program.tensors])
-        bias = np.repeat([t.bias for t in program.tensors], blocks)
-        self._lanes = np.arange(LANES) < np.where(bias, BLOCK, LANES)[:, None]  # of each block, those that travel
-        self._narrow = np.repeat([t.bits <= 8 for t in program.tensors], blocks)
-        self.blocks = len(bias)
+        self._lanes = np.concatenate([_inside(t) for t in program.tensors])  # of each block, those that travel
+        self._narrow = np.repeat([t.bits <= 8 for t in program.tensors], [t.blocks for t in program.tensors])
+        self.blocks = len(self._lanes)
         self.gradient_bytes = int(self._lanes.sum()) * 2 + self.blocks
 
     def pack(self, weights: Rows) -> bytes:
@@ -81,6 +79,14 @@ def pairs(directions: Rows) -> Rows:
     both = np.stack([directions.mantissas, -directions.mantissas], axis=1)
     mantissas = np.ascontiguousarray(both.reshape(-1, *directions.mantissas.shape[1:]))
     return Rows(mantissas, np.repeat(directions.exponents, 2, axis=0))
+
+
+def _inside(tensor: Tensor) -> NDArray[np.bool_]:
+    """Which of the lanes (blocks, 16) belong to the matrix, and not to its padding."""
+    high, wide = blocks_of(tensor.rows), blocks_of(tensor.cols)
+    inside = np.zeros((high * BLOCK, wide * BLOCK), bool)
+    inside[: tensor.rows, : tensor.cols] = True
+    return inside.reshape(high, BLOCK, wide, BLOCK).swapaxes(1, 2).reshape(-1, LANES)
 
 
 def _trim(mantissas: NDArray[np.int16], columns: int) -> NDArray[np.int16]:

@@ -92,6 +92,8 @@ class RemoteDevice:
         self._parameters = Parameters(program)
         self._weights, self._scaling = None, None
         self._backwards.clear()
+        if not self.session.info:
+            self.session.connect()  # one that was never there is not waited for
         self._tell(self._send_program)
 
     def load(self, weights: Rows) -> None:
@@ -174,8 +176,6 @@ class RemoteDevice:
     # ---- requests
 
     def _send_program(self) -> None:
-        if not self.session.info:
-            self.session.connect()
         self._sent_directions = None
         head = struct.pack(messages.CONFIGURE_HEAD, *self._wanted)
         reply = self.session.call(messages.CONFIGURE, head + program_bytes(self._program, self._directions))

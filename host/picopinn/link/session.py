@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import struct
@@ -118,7 +119,10 @@ class Session:
             self.info = self._introduce()
         except OSError as error:
             self.close()
-            raise LinkLostError(f"{self.name}: {error}") from error
+            there = error.errno != errno.ENOENT
+            raise LinkLostError(
+                f"{self.name}: {error}" if there else f"{self.name} is not there: plug it in"
+            ) from error
         _check_version(self.name, self.info)
         return self.info
 

@@ -93,7 +93,7 @@ typedef struct {
  * points:     |count| times one row (naive: S rows) of in_blocks, mantissas up to |bits_inputs| wide.
  * directions: jet and odd-even: K rows d_k; difference: 2 K rows d_1, -d_1, d_2, ...; naive: not read.
  * tape:       |count| regions of |tape_step| bytes each; tape_step 0 uses one region again and again (forward only,
- *             or with count 1). 16-bit aligned is enough. */
+ *             or with count 1). 32-bit aligned, like the other regions. */
 typedef struct {
     uint32_t count;
     uint16_t directions;
@@ -137,7 +137,7 @@ int ppn_backward(const ppn_network *net, const uint8_t *weights, uint8_t *gradie
 void ppn_merge(const ppn_network *net, uint8_t *gradients, const uint8_t *other);
 
 /* Contract the sums back to parameters. |mantissas|, |exps|: SMX(16), every block that ppn_load() reads, in its order;
- * |peaks|: one an accumulator (above 2^limit: the step saturated, the values are void). Returns flags. */
+ * |peaks|: one an accumulator (above 2^limit: the step saturated, the tensor's values are zero). Returns flags. */
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
                   int16_t *mantissas, int8_t *exps, uint32_t *peaks);
 

@@ -1,0 +1,61 @@
+/* cortexm0.h: block products on a Cortex-M0+ (ARMv6-M) in assembly; the same bits as product.h and gradient.h.
+ * Internal.
+ *
+ * One side is spread beforehand: 16 words a block, k fastest. A multiplication costs one cycle there and so does every
+ * word loaded, so what counts is instructions: four words, four products and their sum take 13 cycles. */
+#ifndef PPN_CORTEXM0_H
+#define PPN_CORTEXM0_H
+
+#include "block.h"
+
+#if PPN_M0
+
+#define PPN_M0_BLOCKS 16         /* blocks spread at a time: 1 KiB of stack */
+#define PPN_M0_NONE (-(1 << 14)) /* exponent of a zero block: far below all others */
+
+/* A side spread: 16 words a block, and its exponents. */
+typedef struct {
+    int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_BLOCKS];
+} ppn_m0_side;
+
+/* Sum over |count| pairs of one output block: the shift of a pair is |top| less its |exps|, if that is 1 to 31. */
+typedef struct {
+    const int32_t *left;
+    const void *right;
+    int32_t step; /* bytes from one right block to the next */
+    const int32_t *exps;
+    uint32_t count;
+    int32_t *out;
+    int32_t top;
+} ppn_m0_run;
+
+/* One block row of an outer product: |count| right blocks times one left block. Shifts as above, 0 to 30. */
+typedef struct {
+    const int32_t *right;
+    int32_t *sums;
+    const int32_t *exps;
+    uint32_t count;
+    const int32_t *left; /* 16 words */
+    uint32_t low, span;  /* a term x is common if x + low < span: its bits are in the peak already */
+    uint32_t peak;
+    int32_t top;
+} ppn_m0_row;
+
+/* Narrow: p + q <= 30, left words doubled, shifts one more. Wide: p + q = 32, shifts one less. */
+void ppn_m0_narrow8(const ppn_m0_run *run);
+void ppn_m0_narrow8_turned(const ppn_m0_run *run);
+void ppn_m0_narrow16(const ppn_m0_run *run);
+void ppn_m0_narrow16_turned(const ppn_m0_run *run);
+void ppn_m0_wide16(const ppn_m0_run *run);
+void ppn_m0_wide16_turned(const ppn_m0_run *run);
+void ppn_m0_outer(ppn_m0_row *row);
+
+/* Spread |count| blocks of a run from block |from| on: words are mantissas times 2^up. */
+void ppn_m0_spread(const ppn_run *run, int from, int count, int up, ppn_m0_side *side);
+void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words);
+
+/* The product of a run of |n| blocks, spread if n <= PPN_M0_BLOCKS, and another; answers its exponent. */
+int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out);
+
+#endif
+#endif
