@@ -387,6 +387,18 @@ def test_a_port_that_fails_while_opening(stream: Stream, method: str, monkeypatc
         Session(lambda: stream, "the board").connect()
 
 
+def test_a_terminal_that_goes_away_while_opening(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What pyserial lets through is no OSError."""
+    termios = pytest.importorskip("termios")
+
+    def fail(_: object) -> None:
+        raise termios.error(errno.EIO, "gone")
+
+    monkeypatch.setattr(Stream, "reset_input_buffer", fail)
+    with pytest.raises(LinkLostError, match="gone"):
+        Session(lambda: stream, "the board").connect()
+
+
 @pytest.mark.parametrize("method", ["read", "write", "in_waiting"])
 def test_a_port_that_fails_later(stream: Stream, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     session = connected(stream)
@@ -409,7 +421,7 @@ def test_a_device_that_is_not_there() -> None:
         raise FileNotFoundError(errno.ENOENT, "no such port")
 
     session = Session(nothing, "the board")
-    with pytest.raises(LinkLostError, match="no such port"):
+    with pytest.raises(LinkLostError, match="the board is not there: plug it in"):
         session.connect()
     with pytest.raises(LinkLostError, match="closed"):
         session.call(ECHO)
@@ -535,7 +547,7 @@ def test_a_device_that_restarts_is_told_everything_again(stream: Stream, number:
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["board keeps running", "board loses power"])
-@pytest.mark.parametrize("number", range(COUNT))
+@pytest.mark.parametrize("number", range(1, COUNT))  # a device that was never there is not waited for
 def test_a_link_that_breaks_is_opened_again(stream: Stream, number: int, keeps: bool) -> None:
     told = stream.board.answer = diary()
     away = [0.3]
@@ -580,7 +592,7 @@ def test_a_device_that_does_not_come_back(stream: Stream, clock: Clock) -> None:
     device.session.open_port = nothing
     device.session.close()
     before = clock.now
-    with pytest.raises(PicopinnError, match=r"no such port.*come back"):
+    with pytest.raises(PicopinnError, match=r"not there: plug it in.*come back"):
         device.load(CASE.weights)
     assert remote.RETURN <= clock.now - before < remote.RETURN + 1
 
