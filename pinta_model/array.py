@@ -27,6 +27,7 @@ Stationary = Literal["output", "weight", "input"]
 STATIONARY: tuple[Stationary, ...] = ("output", "weight", "input")
 SLICE_BITS = 4
 BLOCK_ELEMENTS = 16
+SUM_BYTES = 4 * BLOCK_ELEMENTS  # a block of int32 sums
 FREE = 1 << 40  # a port that never limits
 
 # Integers, or arrays of them that broadcast: NumPy has no name for "either" that its own operators keep.

@@ -10,10 +10,9 @@ import math
 from dataclasses import dataclass
 
 from .architecture import LANES, Architecture, Buffer, UnitSpec
-from .array import BLOCK_ELEMENTS, Count
+from .array import BLOCK_ELEMENTS, SUM_BYTES, Count
 from .workload import block_bits
 
-SUM_BYTES = 4 * BLOCK_ELEMENTS  # a block of int32 sums
 PARTS = ("multiply", "align", "move", "activation", "weight", "gradient", "dram", "units", "leakage")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .architecture import BUFFERS, Architecture
+from .array import SUM_BYTES, Count
 from .errors import PintaError
 from .workload import Section, Tensor, Workload
 
@@ -67,19 +68,20 @@ def check_tiles(workload: Workload, design: Architecture) -> None:
     Raises:
         PintaError: the message names the buffer and both sizes.
     """
-    widest = max((t.block_bytes for t in workload.tensors if t.store == "smx"), default=0.0)
     rows, cols = design.array.rows, design.array.cols
-    for name, need in (
-        ("activation", 2 * rows * widest),
-        ("weight", 2 * cols * widest),
-        ("gradient", rows * cols * 64.0),
-    ):
+    for name, need in tile_bytes(workload, rows, cols).items():
         have = design.buffers[name].size_bytes
         if need > have:
             raise PintaError(
                 f"{design.source}: buffers.{name}.size_bytes = {have} is too small for one tile of "
                 f"{workload.source}: a {rows} x {cols} grid needs {need:.0f}"
             )
+
+
+def tile_bytes(workload: Workload, rows: Count, cols: Count) -> dict[str, Count]:
+    """Least size of each buffer: two steps of operands, and the sums of the whole grid."""
+    widest = max((t.block_bytes for t in workload.tensors if t.store == "smx"), default=0.0)
+    return {"activation": 2 * rows * widest, "weight": 2 * cols * widest, "gradient": rows * cols * SUM_BYTES}
 
 
 def _reserve(tensor: Tensor, room: dict[str, float]) -> str:

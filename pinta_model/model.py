@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from .architecture import LANES, Architecture
-from .array import FREE, STATIONARY, Count, Grid, Product, Stationary, Timing, pace, simulate, slices, timing
-from .energy import PARTS, SUM_BYTES, Energies, energies
+from .array import FREE, STATIONARY, SUM_BYTES, Count, Grid, Product, Stationary, Timing, pace, simulate, slices, timing
+from .energy import PARTS, Energies, energies
 from .memory import LEVELS, OFF_CHIP, Placement, check_tiles, place
 from .workload import Gemm, Operation, Section, Tensor, Unit, Workload, blocks_of
 

@@ -74,3 +74,22 @@ def test_what_cannot_work_is_one_line_and_exit_2(
     assert run(line) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and first in error and second in error
+
+
+def test_the_comparison_is_the_default_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pinta poisson2d heat100d --plot gains.png") == 0
+    out = capsys.readouterr().out
+    assert out.count("GPU, dense, AD, float32") == 2 and out.count("the stated 5.5x to 83.5x") == 2
+    assert "for its own accelerator and problems" in out and "mm2" in out
+    assert (folder / "gains.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_designs_are_swept_and_drawn(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pinta explore poisson2d --precisions w8a8g12 --csv all.csv --plot all.png") == 0
+    designs = list(csv.DictReader((folder / "all.csv").read_text().splitlines()))
+    front = [d for d in designs if d["frontier"] == "1"]
+    assert len(designs) == 5760 and 1 < len(front) < 100
+    assert all(d["bottleneck"] for d in front) and f"{len(designs):,} designs" in capsys.readouterr().out
+    assert (folder / "all.png").read_bytes().startswith(b"\x89PNG")
+    for one in front:
+        assert not any(all(float(d[key]) < float(one[key]) for key in ("seconds", "pj")) for d in designs)

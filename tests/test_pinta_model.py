@@ -72,7 +72,7 @@ def test_the_best_dataflow_is_never_slower() -> None:
 
 def test_a_faster_memory_and_a_larger_buffer_never_cost_time() -> None:
     step = printed(NETWORKS["dense"])
-    slow = with_activations(2048)
+    slow = with_activations(4096)
     assert evaluate(step, replace(slow, dram_bytes_per_second=1e9)).cycles >= evaluate(step, slow).cycles
     assert evaluate(step, slow).cycles >= evaluate(step, DESIGN).cycles
 
@@ -97,7 +97,7 @@ def test_a_technology_scales_energy_and_area() -> None:
 
 
 def test_peak_rates_follow_the_slices() -> None:
-    assert [peak_products_per_cycle(DESIGN, bits) for bits in (4, 8, 12, 16)] == [8192, 2048, 8192 / 9, 512]
+    assert [peak_products_per_cycle(DESIGN, bits) for bits in (4, 8, 12, 16)] == [16384, 4096, 16384 / 9, 1024]
 
 
 def test_tables_csv_and_json_tell_the_same() -> None:
@@ -120,7 +120,7 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
 
 BAD = {
     "a missing energy": ("[energy.dram_64b_pj]", "[energy.dram]", "energy.dram_64b_pj.scale is missing"),
-    "no rows": ("rows = 16 ", "rows = 0 ", "array.rows must be a whole number from 1 on, got 0"),
+    "no rows": ("rows = 32 ", "rows = 0 ", "array.rows must be a whole number from 1 on, got 0"),
     "a dataflow": ('"best"', '"row"', "array.dataflow 'row' is none of output, weight, input, best"),
     "multipliers": ("slice_multipliers = 64", "slice_multipliers = 48", "array.slice_multipliers must divide 64"),
     "a technology": ('technology = "16"', 'technology = "3"', "technology '3' is not among"),

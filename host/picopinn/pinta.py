@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperGroup
 
 import pinta_model
+from pinta_model import plots
+from pinta_model.baselines import claimed
+from pinta_model.compare import Rung, ladder
+from pinta_model.energy import areas_mm2
+from pinta_model.explore import Sweep, sweep
 from pinta_model.report import csv_text, json_text, rows, summary
 
 from . import workload
@@ -84,7 +92,16 @@ def workload_text(problem: str, estimator: Estimator, precision: str = DEFAULT_P
     return workload.to_json(problem, program, setting.interior, setting.boundary, directions, setting.dimensions)
 
 
-app = typer.Typer(no_args_is_help=True, help="A model of an accelerator for these very training steps.")
+class _CompareFirst(TyperGroup):
+    """``picopinn pinta poisson2d`` means ``picopinn pinta compare poisson2d``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["compare", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_CompareFirst, no_args_is_help=True, help="A model of an accelerator for these training steps.")
 
 Problems = Annotated[list[str], typer.Argument(help="Problems, or workload files (.json).")]
 Config = Annotated[Path | None, typer.Option(help="Architecture file.", show_default="pinta-default")]
@@ -156,6 +173,108 @@ def _cost(
         table.add_row(*line)
     show(table)
     print(summary(report))
+
+
+@app.command("compare")
+def _compare(
+    problems: Problems,
+    config: Config = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of what each change gains.")] = None,
+) -> None:
+    """Time and energy of a training step against a GPU, one change after the other (the default command)."""
+    design, claim = design_of(config), claimed()
+    ladders = {problem: ladder(problem, list(_on_chip(problem)), design) for problem in problems}
+    for problem, rungs in ladders.items():
+        show(_ladder_table(problem, rungs))
+        print(_verdict(rungs))
+    speed, energy = ("{:g}x to {:g}x".format(*span) for span in (claim.speedup, claim.energy_ratio))
+    print(f"the literature states {speed} and {energy} for its own accelerator and problems ({claim.source})")
+    parts = ", ".join(f"{name} {float(area):.2f}" for name, area in areas_mm2(design).items())
+    print(f"{design.name}: {float(sum(areas_mm2(design).values())):.2f} mm2 ({parts})")
+    if plot is not None:
+        plot.write_bytes(plots.waterfall(ladders, claim))
+
+
+def _on_chip(problem: str) -> Iterator[tuple[str, str, pinta_model.Workload]]:
+    """Name, change and workload of the accelerator's rungs."""
+    setting = setting_of(problem)
+    pairs = Estimator("gaussian", sigma=setting.sigma, directions=setting.pairs)
+    jets = Estimator("jet")
+    for name, change, estimator, precision in (
+        ("PINTA, TT, SE, w8a8g12", "", pairs, DEFAULT_PRECISION),
+        ("PINTA, TT, jets, w16a16g16", "PINTA", jets, "w16a16g16"),
+        ("PINTA, TT, jets, w8a8g12", "SMX8", jets, DEFAULT_PRECISION),
+    ):
+        yield name, change, pinta_model.loads(workload_text(problem, estimator, precision), problem)
+
+
+def _ladder_table(problem: str, rungs: Sequence[Rung]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(problem)
+    for heading in ("ms a step", "speedup", "mJ a step", "energy ratio", "W", "most of the time"):
+        table.add_column(heading, justify="right")
+    for rung in rungs:
+        speedup, ratio = rungs[0].seconds / rung.seconds, rungs[0].joules / rung.joules
+        cells = (f"{rung.seconds * 1e3:.3f}", f"{speedup:.2f}x", f"{rung.joules * 1e3:.3f}", f"{ratio:.1f}x")
+        table.add_row(rung.name, *cells, f"{rung.joules / rung.seconds:.2f}", rung.limit)
+    return table
+
+
+def _verdict(rungs: Sequence[Rung]) -> str:
+    """Whether the last rung lies in the stated ranges."""
+    claim, last = claimed(), rungs[-1]
+    parts = []
+    for what, ratio, (low, high) in (
+        ("speedup", rungs[0].seconds / last.seconds, claim.speedup),
+        ("energy ratio", rungs[0].joules / last.joules, claim.energy_ratio),
+    ):
+        where = "below" if ratio < low else "above" if ratio > high else "inside"
+        parts.append(f"{what} {ratio:.3g}x {where} the stated {low:g}x to {high:g}x")
+    return "; ".join(parts)
+
+
+@app.command("explore")
+def _explore(
+    problem: Annotated[str, typer.Argument(help="A problem, or a workload file (.json).")],
+    config: Config = None,
+    estimator: KindOption = "jet",
+    directions: Directions = None,
+    precisions: Annotated[str, typer.Option("--precisions", help="Widths to try, comma between.")] = "w8a8g12,w8a8g8",
+    csv: Annotated[Path, typer.Option(help="Every design.")] = Path("designs.csv"),
+    plot: Annotated[Path, typer.Option(help="Energy against time.")] = Path("designs.png"),
+) -> None:
+    """Sweep grid size, widths, buffers, dataflow and clock; write every design and a picture."""
+    design = design_of(config)
+    widths = [DEFAULT_PRECISION] if problem.endswith(".json") else precisions.split(",")
+    stein = Estimator(estimator, directions=directions)
+    steps = {precision: _load(problem, stein, precision, False) for precision in widths}
+    start = time.perf_counter()
+    found = sweep(steps, design)
+    seconds = time.perf_counter() - start
+    own = pinta_model.evaluate(next(iter(steps.values())), design)
+    csv.write_text(found.csv_text(), encoding="utf-8")
+    plot.write_bytes(plots.pareto(found, problem, (float(own.seconds), float(own.pj) * 1e-12)))
+    show(_frontier_table(found))
+    refused = f", {found.refused} refused (buffers too small for a tile)" if found.refused else ""
+    print(f"{len(found):,} designs in {seconds:.1f} s{refused}; see {csv} and {plot}")
+    print(summary(own))
+
+
+def _frontier_table(found: Sweep) -> Table:
+    table = Table(box=None, pad_edge=False)
+    shown = ("widths", "rows", "cols", "slice_multipliers", "clock_mhz", "activation_kib", "dataflow")
+    for heading in (*shown, "ms", "uJ", "mm2", "utilization", "bottleneck"):
+        table.add_column(heading, justify="left" if heading in ("widths", "dataflow", "bottleneck") else "right")
+    columns = found.columns
+    for row in found.frontier:
+        figures = (
+            f"{columns['seconds'][row] * 1e3:.4f}",
+            f"{columns['pj'][row] * 1e-6:.1f}",
+            f"{columns['area_mm2'][row]:.2f}",
+            f"{columns['utilization'][row]:.1%}",
+        )
+        table.add_row(*(f"{columns[key][row]}" for key in shown), *figures, str(columns["bottleneck"][row]))
+    return table
 
 
 def design_of(config: Path | None) -> pinta_model.Architecture:
