@@ -7,6 +7,7 @@
 #define PPN_PRODUCT_H
 
 #include "block.h"
+#include "cortexm0.h"
 #include "simd.h"
 
 #define PPN_SPREAD 64 /* longest run whose left side is spread over vector lanes beforehand */
@@ -131,6 +132,9 @@ typedef struct {
 #if PPN_SIMD
     int spread; /* its blocks lie in |left| */
     ppn_left left[PPN_SPREAD];
+#elif PPN_M0
+    int spread;
+    int32_t left[PPN_M0_BLOCKS * 16];
 #endif
 } ppn_ready;
 
@@ -143,11 +147,14 @@ static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, int bits) {
     if (!r->spread) return;
     ppn_operand from = {run.mantissas, run.wide, run.turned};
     for (int k = 0; k < n; k++) r->left[k] = ppn_spread_simd(&from, k * run.step);
+#elif PPN_M0
+    r->spread = run.exps && run.bits + bits != 31; /* 31 bits: a shift of 1, which the assembly does not know */
+    if (r->spread && n <= PPN_M0_BLOCKS) ppn_m0_spread(&run, 0, n, run.bits + bits > 30 ? 1 : 2, r->left);
 #endif
 }
 
 /* ppn_run_product() of a ready run. */
-static inline int ppn_ready_product(const ppn_ready *r, const ppn_run *b, int32_t *out) {
+static inline int ppn_ready_product(ppn_ready *r, const ppn_run *b, int32_t *out) {
 #if PPN_SIMD
     if (r->spread) {
         const ppn_run *a = &r->run;
@@ -164,6 +171,8 @@ static inline int ppn_ready_product(const ppn_ready *r, const ppn_run *b, int32_
         ppn_put_simd(out, acc);
         return top == UNUSED_TERM ? PPN_EMPTY_EXP : top + r->headroom;
     }
+#elif PPN_M0
+    if (r->spread) return ppn_m0_product(&r->run, b, r->n, r->headroom, r->left, out);
 #endif
     return ppn_run_product(&r->run, b, r->n, r->headroom, out);
 }
