@@ -35,7 +35,11 @@ static inline void ppn_to_block(const int32_t *x, int e, ppn_block *out, int *fl
 
 /* A part of the linearization, kept at the exponent it has (spec 5): |x| <= 2^30 - 2^15 makes |m| <= 2^15 - 1. */
 static inline void ppn_keep(const int32_t *x, int e, ppn_block *out) {
+#if PPN_M0
+    ppn_m0_keep(x, out->m);
+#else
     LANES out->m[l] = (int16_t)ppn_rnd(x[l], 15);
+#endif
     out->e = e == PPN_EMPTY_EXP ? e : e + 15;
 }
 /* Exponent of a kept block in a term, |shift| above its own. */
@@ -46,11 +50,18 @@ static inline int ppn_kept_term(const ppn_block *kept, int shift) {
 static inline int ppn_kept_exp(int kept, int e) {
     return kept <= PPN_EMPTY_EXP || e == PPN_ZERO_EXP ? UNUSED_TERM : kept + e;
 }
-static inline int ppn_kept_pair(const ppn_block *kept, const ppn_block *b) { return ppn_kept_exp(kept->e, b->e); }
+
+static inline void ppn_multiply(const int16_t *x, const int16_t *y, int32_t *out) {
+#if PPN_M0
+    ppn_m0_times(x, y, out);
+#else
+    LANES out[l] = x[l] * y[l];
+#endif
+}
 
 /* One-term aligned sum of |factor| (14 fraction bits) times a block; answers its exponent. */
 static inline int ppn_scale(const int16_t *factor, const ppn_block *b, int32_t *out) {
-    LANES out[l] = factor[l] * b->m[l];
+    ppn_multiply(factor, b->m, out);
     return b->e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : b->e - 14;
 }
 
@@ -119,19 +130,32 @@ typedef struct {
     ppn_block d, n;
 } ppn_pair_out;
 
+/* q = rnd(a^2, 15) <= 2^15 - 2 */
+static inline void ppn_square(const int16_t *a, int16_t *q) {
+#if PPN_M0
+    ppn_m0_square(a, q);
+#else
+    LANES q[l] = (int16_t)ppn_rnd(a[l] * a[l], 15);
+#endif
+}
+
 static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_block *s, ppn_pair_out *out) {
-    int32_t q[16], x[16], y[16], t[16];
+    int16_t q[16];
+    int32_t t[16];
+    int even = ppn_term(s, -14), square = ppn_term_square(a, 0);
+    ppn_sum sum = ppn_sum_open(2);
+    ppn_sum_offer(&sum, even);
+    ppn_sum_offer(&sum, square);
+    ppn_square(a->m, q);
     out->ea = ppn_scale(c->p1, a, out->a);
-    LANES q[l] = ppn_rnd(a->m[l] * a->m[l], 15);
-    LANES x[l] = c->p1[l] * s->m[l];
-    LANES y[l] = c->p2[l] * q[l];
-    out->es = ppn_sum2(x, ppn_term(s, -14), y, ppn_term_square(a, 0), out->s);
+    out->es = ppn_sum_exp(&sum);
+    ppn_sum_product(&sum, c->p1, s->m, even, 1, out->s);
+    ppn_sum_product(&sum, c->p2, q, square, 0, out->s);
     int e = ppn_scale(c->p2, a, t);
     ppn_keep(t, e, &out->d);
-    LANES x[l] = c->p2[l] * s->m[l];
-    LANES y[l] = c->p3[l] * q[l]; /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
-    e = ppn_sum2(x, ppn_term(s, -14), y, ppn_term_square(a, 0), t);
-    ppn_keep(t, e, &out->n);
+    ppn_sum_product(&sum, c->p2, s->m, even, 1, t);
+    ppn_sum_product(&sum, c->p3, q, square, 0, t); /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
+    ppn_keep(t, out->es, &out->n);
 }
 
 /* ---- finite steps ---------------------------------------------------------------------------------------------- */
@@ -277,16 +301,10 @@ static inline void ppn_odd_even(int activation, const ppn_curve *c, ppn_block *a
 
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
-/* Slope of a stream: p1, or p1 plus its finite-step change. */
-static inline void ppn_stream_slope(const int16_t *p1, const ppn_block *change, int16_t *m1) {
-    if (change)
-        LANES m1[l] = (int16_t)ppn_clip(p1[l] + ppn_fix(change->m[l], change->e, 14, 32767), 32767);
-    else
-        memcpy(m1, p1, 16 * sizeof *m1);
-}
-
-static inline void ppn_multiply(const ppn_block *a, const ppn_block *b, int32_t *out) {
-    LANES out[l] = a->m[l] * b->m[l];
+/* Slope of a stream: p1 plus its finite-step change, a kept block; answers |m1|. */
+static inline const int16_t *ppn_stream_slope(const int16_t *p1, const int16_t *m, int e, int16_t *m1) {
+    LANES m1[l] = (int16_t)ppn_clip(p1[l] + ppn_fix(m[l], e, 14, 32767), 32767);
+    return m1;
 }
 
 #endif

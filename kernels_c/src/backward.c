@@ -46,47 +46,56 @@ typedef struct {
 static void ppn_put_cotangent(ppn_transpose *t, uint32_t stream, const int32_t *x, int e) {
     ppn_rounding how = ppn_stream_rounding(t->b, stream);
     uint32_t blocks = t->slopes.blocks;
-    int16_t m[16];
+    uint8_t *row = ppn_row16_at(t->b->rows[1], blocks, stream);
     how.index = t->column * 16;
-    e = ppn_encode16(x, e, t->b->pass.net->bits_gradients, how, m, &t->b->pass.flags);
-    ppn_store(ppn_row16_at(t->b->rows[1], blocks, stream), blocks, 1, t->column, m, e);
+    ppn_encode_to(x, e, t->b->pass.net->bits_gradients, how, row, blocks, 1, t->column, &t->b->pass.flags);
 }
 
-/* The linearization of a further stream. */
-static ppn_block ppn_change(const ppn_transpose *t, uint32_t stream) {
+/* The linearization of a further stream: mantissas and exponent. */
+typedef struct {
+    const int16_t *m;
+    int e;
+} ppn_kept;
+
+static ppn_kept ppn_change(const ppn_transpose *t, uint32_t stream) {
     uint32_t at = (stream - 1) * t->slopes.blocks + t->column;
-    ppn_block b;
-    memcpy(b.m, t->slopes.changes + at * 16, 32);
-    b.e = t->slopes.exps[at];
-    return b;
+    ppn_kept out = {t->slopes.changes + at * 16, t->slopes.exps[at]};
+    return out;
+}
+
+/* x (exponent ex) p + y (exponent ey) q, put as a stream's cotangent. */
+static void ppn_put_sum2(ppn_transpose *t, uint32_t stream, const int16_t *x, const int16_t *p, int ex,
+                         const int16_t *y, const int16_t *q, int ey) {
+    int32_t acc[16];
+    ppn_sum sum = ppn_sum_open(2);
+    ppn_sum_offer(&sum, ex);
+    ppn_sum_offer(&sum, ey);
+    ppn_sum_product(&sum, x, p, ex, 1, acc);
+    ppn_sum_product(&sum, y, q, ey, 0, acc);
+    ppn_put_cotangent(t, stream, acc, ppn_sum_exp(&sum));
 }
 
 /* Cotangents of one stream pair before the activation (spec 6). */
 static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
     const ppn_block *odd = &t->b->column[stream], *even = &t->b->column[stream + 1];
-    ppn_block d = ppn_change(t, stream), n = ppn_change(t, stream + 1);
-    int jet = t->b->pass.net->mode == PPN_JET, e;
+    ppn_kept d = ppn_change(t, stream), n = ppn_change(t, stream + 1);
     int16_t m1[16];
-    int32_t x[16], y[16], sum[16];
-    ppn_stream_slope(p1, jet ? NULL : &n, m1);
-    LANES x[l] = m1[l] * odd->m[l];
-    ppn_multiply(&d, even, y);
-    e = ppn_sum2(x, ppn_term(odd, -14), y, ppn_kept_pair(&d, even), sum);
-    ppn_put_cotangent(t, stream, sum, e);
-    e = ppn_scale(m1, even, x);
-    if (!jet) {
-        ppn_multiply(&d, odd, y);
-        e = ppn_sum2(x, ppn_term(even, -14), y, ppn_kept_pair(&d, odd), sum);
-    }
-    ppn_put_cotangent(t, stream + 1, jet ? x : sum, e);
+    int jet = t->b->pass.net->mode == PPN_JET;
+    if (!jet) p1 = ppn_stream_slope(p1, n.m, n.e, m1);
+    ppn_put_sum2(t, stream, p1, odd->m, ppn_term(odd, -14), d.m, even->m, ppn_kept_exp(d.e, even->e));
+    if (jet) {
+        int32_t x[16];
+        int e = ppn_scale(p1, even, x);
+        ppn_put_cotangent(t, stream + 1, x, e);
+    } else
+        ppn_put_sum2(t, stream + 1, p1, even->m, ppn_term(even, -14), d.m, odd->m, ppn_kept_exp(d.e, odd->e));
 }
 
 static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
-    ppn_block change = ppn_change(t, stream);
+    ppn_kept change = ppn_change(t, stream);
     int16_t m1[16];
     int32_t x[16];
-    ppn_stream_slope(p1, &change, m1);
-    int e = ppn_scale(m1, &t->b->column[stream], x);
+    int e = ppn_scale(ppn_stream_slope(p1, change.m, change.e, m1), &t->b->column[stream], x);
     ppn_put_cotangent(t, stream, x, e);
 }
 
@@ -94,19 +103,14 @@ static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16
 static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
     const ppn_block *c = t->b->column;
     uint32_t streams = t->b->pass.streams;
-    int32_t x[16], acc[16] = {0};
+    int32_t acc[16];
     ppn_sum sum = ppn_sum_open(streams);
     ppn_sum_offer(&sum, ppn_term(&c[0], -14));
+    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_kept_exp(ppn_change(t, r).e, c[r].e));
+    ppn_sum_product(&sum, p1, c[0].m, ppn_term(&c[0], -14), 1, acc);
     for (uint32_t r = 1; r < streams; r++) {
-        ppn_block change = ppn_change(t, r);
-        ppn_sum_offer(&sum, ppn_kept_pair(&change, &c[r]));
-    }
-    LANES x[l] = p1[l] * c[0].m[l];
-    ppn_sum_add(&sum, x, ppn_term(&c[0], -14), acc);
-    for (uint32_t r = 1; r < streams; r++) {
-        ppn_block change = ppn_change(t, r);
-        ppn_multiply(&change, &c[r], x);
-        ppn_sum_add(&sum, x, ppn_kept_pair(&change, &c[r]), acc);
+        ppn_kept change = ppn_change(t, r);
+        ppn_sum_product(&sum, change.m, c[r].m, ppn_kept_exp(change.e, c[r].e), 0, acc);
     }
     ppn_put_cotangent(t, 0, acc, ppn_sum_exp(&sum));
 }

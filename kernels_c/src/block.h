@@ -9,6 +9,12 @@
 
 #include <string.h>
 
+#if defined(__ARM_ARCH_6M__) /* Cortex-M0, M0+: cortexm0.c */
+#define PPN_M0 1
+#else
+#define PPN_M0 0
+#endif
+
 #define LANES for (int l = 0; l < 16; l++)
 #define UNUSED_TERM INT16_MIN /* exponent of a term left out of an aligned sum */
 
@@ -24,12 +30,11 @@ static inline int ppn_length(uint32_t x) {
     return x ? 32 - __builtin_clz(x) : 0;
 #else
     int n = 0;
-    for (int half = 16; half; half >>= 1)
-        if (x >> half) {
-            x >>= half;
-            n += half;
-        }
-    return n + (int)x;
+    if (x >> 16) x >>= 16, n += 16;
+    if (x >> 8) x >>= 8, n += 8;
+    if (x >> 4) x >>= 4, n += 4;
+    if (x >> 2) x >>= 2, n += 2;
+    return n + (int)(x < 2 ? x : 2);
 #endif
 }
 
@@ -88,8 +93,7 @@ static inline uint32_t ppn_random(ppn_rounding how, int l) {
     return ppn_mix(how.key + (how.index + (uint32_t)l) * 0x9E3779B9u);
 }
 
-/* Encode x (exponent e) to SMX(bits): mantissas to m, answers the exponent (spec 2.2). |x| <= 2^31 - 1. */
-static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
+static inline int ppn_encode_plain(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
     uint32_t all = 0;
     LANES all |= (uint32_t)ppn_abs(x[l]);
     ppn_scaling to = {32, 0};
@@ -109,6 +113,29 @@ static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding h
         m[l] = (int16_t)(x[l] < 0 ? -v : v);
     }
     return any ? to.e : PPN_ZERO_EXP;
+}
+
+#if PPN_M0
+/* The same; |m| is int16, or int8 if not |wide|. */
+int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide, int *flags);
+
+/* out = x y; out = rnd(x y, shift); out += rnd(x y, shift); shift >= 1. */
+void ppn_m0_times(const int16_t *x, const int16_t *y, int32_t *out);
+void ppn_m0_multiply(const int16_t *x, const int16_t *y, int32_t *out, int shift);
+void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int shift);
+
+/* m = rnd(x, 15); q = rnd(a a, 15). */
+void ppn_m0_keep(const int32_t *x, int16_t *m);
+void ppn_m0_square(const int16_t *a, int16_t *q);
+#endif
+
+/* Encode x (exponent e) to SMX(bits): mantissas to m, answers the exponent (spec 2.2). |x| <= 2^31 - 1. */
+static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
+#if PPN_M0
+    return ppn_m0_encode(x, e, bits, &how, m, 1, flags);
+#else
+    return ppn_encode_plain(x, e, bits, how, m, flags);
+#endif
 }
 
 #if PPN_SIMD
@@ -160,6 +187,23 @@ static inline void ppn_sum_add(const ppn_sum *s, const int32_t *x, int e, int32_
     if (shift > 30) return;
     int32_t half = (1 << shift) >> 1;
     LANES acc[l] += (x[l] + half) >> shift;
+}
+
+/* acc += x y, aligned; |fresh|: acc = x y. |x y| <= 2^30. */
+static inline void ppn_sum_product(const ppn_sum *s, const int16_t *x, const int16_t *y, int e, int fresh,
+                                   int32_t *acc) {
+    int shift = s->top - e + s->headroom;
+#if PPN_M0
+    if (e != UNUSED_TERM && shift) {
+        if (shift > 30) shift = 32; /* leaves nothing of either sign */
+        fresh ? ppn_m0_multiply(x, y, acc, shift) : ppn_m0_multiply_add(x, y, acc, shift);
+        return;
+    }
+#endif
+    if (fresh) memset(acc, 0, 16 * sizeof *acc);
+    if (e == UNUSED_TERM || shift > 30) return;
+    int32_t half = (1 << shift) >> 1;
+    LANES acc[l] += (x[l] * y[l] + half) >> shift;
 }
 static inline int ppn_sum_exp(const ppn_sum *s) { return s->top == UNUSED_TERM ? PPN_EMPTY_EXP : s->top + s->headroom; }
 
@@ -233,6 +277,9 @@ static inline void ppn_encode_to(const int32_t *x, int e, int bits, ppn_rounding
     ppn_lanes m;
     e = ppn_encode_simd(ppn_get_simd(x), e, bits, how, &m, flags);
     ppn_store_simd(at, blocks, wide, block, m, e);
+#elif PPN_M0
+    uint32_t size = wide ? 32 : 16;
+    at[blocks * size + block] = (uint8_t)ppn_m0_encode(x, e, bits, &how, at + block * size, wide, flags);
 #else
     int16_t m[16];
     e = ppn_encode16(x, e, bits, how, m, flags);

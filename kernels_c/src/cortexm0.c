@@ -102,6 +102,117 @@ NAKED void ppn_m0_outer(ppn_m0_row *row __attribute__((unused))) {
             TERMS(48, "", 48, 52, 56, 60) "b 8b\n");
 }
 
+/* ---- encoding -------------------------------------------------------------------------------------------------- */
+
+typedef struct {
+    const int32_t *x;
+    void *m;
+    int32_t shift, width; /* bits - 1 */
+    uint32_t half, state; /* nearest; stochastic: of the first random number */
+    uint32_t mask;
+} ppn_m0_rounded;
+
+/* OR of the magnitudes of 16 numbers. */
+NAKED static uint32_t ppn_m0_sizes(const int32_t *x __attribute__((unused))) {
+#define SIZE(x) "asrs r6, " x ", #31\n adds " x ", r6\n eors " x ", r6\n orrs r1, " x "\n"
+#define SIZES "ldmia r0!, {r2-r5}\n" SIZE("r2") SIZE("r3") SIZE("r4") SIZE("r5")
+    __asm__(".syntax unified\n push {r4-r6, lr}\n movs r1, #0\n" SIZES SIZES SIZES SIZES
+            "mov r0, r1\n pop {r4-r6, pc}\n");
+}
+
+/* r7 runs through the numbers up to r12, r6 through the mantissas; r4 the shift, r5 bits - 1, r3 the OR of all, which
+ * is answered. |x| + addend < 2^32. A magnitude rounded up to 2^(bits - 1) loses 1 by its own top bit. */
+#define ROUND_ENTER                                                                                                    \
+    "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"                          \
+    "mov r1, r0\n ldr r7, [r1, #0]\n ldr r6, [r1, #4]\n ldr r4, [r1, #8]\n ldr r5, [r1, #12]\n movs r3, #64\n"         \
+    "adds r3, r7\n mov r12, r3\n movs r3, #0\n"
+#define ROUND(add, store)                                                                                              \
+    "ldmia r7!, {r0}\n asrs r1, r0, #31\n adds r0, r1\n eors r0, r1\n" add                                             \
+    "lsrs r0, r4\n mov r2, r0\n lsrs r2, r5\n subs r0, r2\n orrs r3, r0\n eors r0, r1\n subs r0, r1\n" store "\n"
+#define ROUND_LEAVE "cmp r7, r12\n bne 1b\n mov r0, r3\n" LEAVE
+#define NEAREST "add r0, r8\n"
+#define RANDOM /* spec 9: the state is r9, its step r10, the factors r11 and lr; r8 the mask */                        \
+    "mov r2, r9\n add r9, r10\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r11\n muls r2, r0\n"                          \
+    "lsrs r0, r2, #15\n eors r2, r0\n mov r0, lr\n muls r2, r0\n lsrs r0, r2, #16\n eors r2, r0\n"                     \
+    "mov r0, r8\n ands r2, r0\n"
+
+NAKED static uint32_t ppn_m0_nearest16(const ppn_m0_rounded *r __attribute__((unused))) {
+    __asm__(".syntax unified\n" ROUND_ENTER "ldr r1, [r1, #16]\n mov r8, r1\n"
+            "1:" ROUND(NEAREST, "strh r0, [r6, #0]") ROUND(NEAREST, "strh r0, [r6, #2]")
+                ROUND(NEAREST, "strh r0, [r6, #4]") ROUND(NEAREST, "strh r0, [r6, #6]") "adds r6, #8\n" ROUND_LEAVE);
+}
+NAKED static uint32_t ppn_m0_nearest8(const ppn_m0_rounded *r __attribute__((unused))) {
+    __asm__(".syntax unified\n" ROUND_ENTER "ldr r1, [r1, #16]\n mov r8, r1\n"
+            "1:" ROUND(NEAREST, "strb r0, [r6, #0]") ROUND(NEAREST, "strb r0, [r6, #1]")
+                ROUND(NEAREST, "strb r0, [r6, #2]") ROUND(NEAREST, "strb r0, [r6, #3]") "adds r6, #4\n" ROUND_LEAVE);
+}
+NAKED static uint32_t ppn_m0_random16(const ppn_m0_rounded *r __attribute__((unused))) {
+    __asm__(".syntax unified\n" ROUND_ENTER "ldr r2, [r1, #20]\n mov r9, r2\n ldr r2, [r1, #24]\n mov r8, r2\n"
+            "ldr r2, 2f\n mov r10, r2\n ldr r2, 3f\n mov r11, r2\n ldr r2, 4f\n mov lr, r2\n"
+            "1:" RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #0]") RANDOM ROUND(
+                "adds r0, r2\n",
+                "strh r0, [r6, #2]") "adds r6, #4\n" ROUND_LEAVE
+                                     ".p2align 2\n2: .word 0x9E3779B9\n3: .word 0x7FEB352D\n4: .word 0x846CA68B\n");
+}
+
+/* ---- 16 lanes -------------------------------------------------------------------------------------------------- */
+
+#define EACH(DO)                                                                                                       \
+    DO(0, 0)                                                                                                           \
+    DO(2, 4) DO(4, 8) DO(6, 12) DO(8, 16) DO(10, 20) DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) \
+        DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
+#define TIMES(at) "ldrh r4, [r0, #" #at "]\n ldrh r5, [r1, #" #at "]\n sxth r4, r4\n sxth r5, r5\n muls r4, r5\n"
+#define SET(at, to) TIMES(at) "str r4, [r2, #" #to "]\n"
+#define SHIFT(at, to) TIMES(at) "asrs r4, r3\n adcs r4, r6\n str r4, [r2, #" #to "]\n"
+#define SHIFT_ADD(at, to) TIMES(at) "asrs r4, r3\n ldr r5, [r2, #" #to "]\n adcs r5, r4\n str r5, [r2, #" #to "]\n"
+#define KEEP(at, to) "ldr r2, [r0, #" #to "]\n asrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
+#define SQUARE(at, to)                                                                                                 \
+    "ldrh r2, [r0, #" #at "]\n sxth r2, r2\n muls r2, r2\n lsrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
+#define UNUSED __attribute__((unused))
+
+NAKED void ppn_m0_times(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED) {
+    __asm__(".syntax unified\n push {r4, r5, lr}\n" EACH(SET) "pop {r4, r5, pc}\n");
+}
+NAKED void ppn_m0_multiply(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED, int shift UNUSED) {
+    __asm__(".syntax unified\n push {r4-r6, lr}\n movs r6, #0\n" EACH(SHIFT) "pop {r4-r6, pc}\n");
+}
+NAKED void ppn_m0_multiply_add(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED,
+                               int shift UNUSED) {
+    __asm__(".syntax unified\n push {r4, r5, lr}\n" EACH(SHIFT_ADD) "pop {r4, r5, pc}\n");
+}
+NAKED void ppn_m0_keep(const int32_t *x UNUSED, int16_t *m UNUSED) {
+    __asm__(".syntax unified\n movs r3, #0\n" EACH(KEEP) "bx lr\n");
+}
+NAKED void ppn_m0_square(const int16_t *a UNUSED, int16_t *q UNUSED) {
+    __asm__(".syntax unified\n movs r3, #0\n" EACH(SQUARE) "bx lr\n");
+}
+
+static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide,
+                              int *flags) {
+    int16_t block[16];
+    e = ppn_encode_plain(x, e, bits, *how, block, flags);
+    if (wide)
+        memcpy(m, block, sizeof block);
+    else
+        LANES((int8_t *)m)[l] = (int8_t)block[l];
+    return e;
+}
+
+int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide, int *flags) {
+    uint32_t all = ppn_m0_sizes(x), any;
+    ppn_scaling to = {32, 0};
+    if (all) to = ppn_scaling_of(all, e, bits);
+    if (to.shift < 1 || to.shift == 32 || to.e > 127 || (how->stochastic && !wide))
+        return ppn_m0_encode_rare(x, e, bits, how, m, wide, flags);
+    ppn_m0_rounded r = {
+        x, m, to.shift, bits - 1, 1u << (to.shift - 1), how->key + how->index * 0x9E3779B9u, (1u << to.shift) - 1u};
+    if (how->stochastic)
+        any = ppn_m0_random16(&r);
+    else
+        any = wide ? ppn_m0_nearest16(&r) : ppn_m0_nearest8(&r);
+    return any ? to.e : PPN_ZERO_EXP;
+}
+
 /* ---- in C: spreading, shifts ----------------------------------------------------------------------------------- */
 
 #define SPREAD(from, at, stride)                                                                                       \

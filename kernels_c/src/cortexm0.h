@@ -6,14 +6,9 @@
 #ifndef PPN_CORTEXM0_H
 #define PPN_CORTEXM0_H
 
-#if defined(__ARM_ARCH_6M__)
-#define PPN_M0 1
-#else
-#define PPN_M0 0
-#endif
+#include "block.h"
 
 #if PPN_M0
-#include "block.h"
 
 #define PPN_M0_BLOCKS 16 /* blocks spread at a time: 1 KiB of stack */
 #define PPN_M0_SKIP 255  /* shift of a pair that adds nothing */
