@@ -23,9 +23,9 @@ static inline int ppn_term_square(const ppn_block *a, int shift) {
     return a->e == PPN_ZERO_EXP ? UNUSED_TERM : 2 * a->e + shift;
 }
 
-static inline ppn_block ppn_get_block(ppn_run row, uint32_t at) { /* of a 16-bit row */
+static inline ppn_block ppn_get_block(ppn_run row, uint32_t at) { /* of a 16-bit row in the scratch */
     ppn_block b;
-    memcpy(b.m, (const int16_t *)row.mantissas + 16 * at, 32);
+    memcpy(b.m, PPN_WORDS((const int16_t *)row.mantissas + 16 * at), 32);
     b.e = row.exps[at];
     return b;
 }

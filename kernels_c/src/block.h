@@ -11,8 +11,10 @@
 
 #if defined(__ARM_ARCH_6M__) /* Cortex-M0, M0+: cortexm0.c */
 #define PPN_M0 1
+#define PPN_WORDS(at) __builtin_assume_aligned(at, 4)
 #else
 #define PPN_M0 0
+#define PPN_WORDS(at) (at)
 #endif
 
 #define LANES for (int l = 0; l < 16; l++)
@@ -228,9 +230,12 @@ typedef struct {
     uint8_t wide, turned, bits;
 } ppn_run;
 
+static inline void ppn_move(ppn_run *run, int blocks) {
+    run->mantissas = (const int8_t *)run->mantissas + (ptrdiff_t)blocks * (run->wide ? 32 : 16);
+    run->exps += blocks;
+}
 static inline ppn_run ppn_run_at(ppn_run run, int block) {
-    run.mantissas = (const int8_t *)run.mantissas + (ptrdiff_t)block * (run.wide ? 32 : 16);
-    run.exps += block;
+    ppn_move(&run, block);
     return run;
 }
 

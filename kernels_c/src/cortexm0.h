@@ -10,31 +10,38 @@
 
 #if PPN_M0
 
-#define PPN_M0_BLOCKS 16 /* blocks spread at a time: 1 KiB of stack */
-#define PPN_M0_SKIP 255  /* shift of a pair that adds nothing */
+#define PPN_M0_BLOCKS 16         /* blocks spread at a time: 1 KiB of stack */
+#define PPN_M0_NONE (-(1 << 14)) /* exponent of a zero block: far below all others */
 
-/* Sum over |count| pairs of one output block. |shifts|: one a pair, as the kernel wants them. */
+/* A side spread: 16 words a block, and its exponents. */
 typedef struct {
-    const int32_t *left; /* spread */
+    int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_BLOCKS];
+} ppn_m0_side;
+
+/* Sum over |count| pairs of one output block: the shift of a pair is |top| less its |exps|, if that is 1 to 31. */
+typedef struct {
+    const int32_t *left;
     const void *right;
     int32_t step; /* bytes from one right block to the next */
-    const uint8_t *shifts;
+    const int32_t *exps;
     uint32_t count;
     int32_t *out;
+    int32_t top;
 } ppn_m0_run;
 
-/* One block row of an outer product: |count| right blocks, spread, times one left block. */
+/* One block row of an outer product: |count| right blocks times one left block. Shifts as above, 0 to 30. */
 typedef struct {
     const int32_t *right;
     int32_t *sums;
-    const uint8_t *shifts;
+    const int32_t *exps;
     uint32_t count;
     const int32_t *left; /* 16 words */
-    int32_t low; /* a term x is common if 0 <= x + low < span, unsigned: below the limit, its bits in the peak */
-    uint32_t span, peak, top;
+    uint32_t low, span;  /* a term x is common if x + low < span: its bits are in the peak already */
+    uint32_t peak;
+    int32_t top;
 } ppn_m0_row;
 
-/* Narrow: p + q <= 30, left words doubled, shifts s + 1. Wide: p + q = 32, shifts s - 1. */
+/* Narrow: p + q <= 30, left words doubled, shifts one more. Wide: p + q = 32, shifts one less. */
 void ppn_m0_narrow8(const ppn_m0_run *run);
 void ppn_m0_narrow8_turned(const ppn_m0_run *run);
 void ppn_m0_narrow16(const ppn_m0_run *run);
@@ -43,11 +50,12 @@ void ppn_m0_wide16(const ppn_m0_run *run);
 void ppn_m0_wide16_turned(const ppn_m0_run *run);
 void ppn_m0_outer(ppn_m0_row *row);
 
-/* Spread |count| blocks of a run from block |from| on: words of mantissas times |by|, a power of two. */
-void ppn_m0_spread(const ppn_run *run, int from, int count, int by, int32_t *words);
+/* Spread |count| blocks of a run from block |from| on: words are mantissas times 2^up. */
+void ppn_m0_spread(const ppn_run *run, int from, int count, int up, ppn_m0_side *side);
+void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words);
 
-/* The product of a run of |n| blocks, whose first PPN_M0_BLOCKS are spread, and another; answers its exponent. */
-int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, int32_t *left, int32_t *out);
+/* The product of a run of |n| blocks, spread if n <= PPN_M0_BLOCKS, and another; answers its exponent. */
+int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out);
 
 #endif
 #endif

@@ -63,39 +63,30 @@ static inline void ppn_outer_block(ppn_accumulator *a, const ppn_run *left, uint
 /* |products| < 2^(p + q) are multiplied by 2^spare, so that most shifts to the left become shifts to the right. */
 static inline int ppn_m0_spare(const ppn_run *left, const ppn_run *right) { return 30 - left->bits - right->bits; }
 
-/* Columns |from| to |from| + |count| of a block row of the outer product below, in assembly but for rare pairs. */
-static inline void ppn_m0_outer_row(ppn_accumulator *a, int limit, const ppn_run *left, uint32_t m,
-                                    const ppn_run *right, const int32_t *words, uint32_t from, uint32_t count,
-                                    int32_t *sums) {
-    int spare = ppn_m0_spare(left, right);
+/* Columns |from| to |from| + |count| of a block row of the outer product below: those of a shift to the left apart. */
+static inline void ppn_m0_outer_row(ppn_accumulator *a, const ppn_run *left, uint32_t m, const ppn_run *right,
+                                    const ppn_m0_side *side, uint32_t from, uint32_t count, int32_t *sums) {
     int32_t column[16];
-    uint8_t shifts[PPN_M0_BLOCKS];
-    ppn_m0_spread(left, (int)m, 1, 1, column);
-    for (uint32_t n = 0; n < count; n++) {
-        int down = a->exp - left->exps[m] - right->exps[from + n] + spare;
-        shifts[n] = PPN_M0_SKIP;
-        if (right->exps[from + n] == PPN_ZERO_EXP || down > 30) continue;
-        if (down >= 0)
-            shifts[n] = (uint8_t)down;
-        else
-            ppn_outer_block(a, limit, left, m, right, from + n, sums + n * 16);
-    }
-    uint32_t full = ~a->peak & (a->peak + 1u), top = 1u << limit; /* the peak has all bits below |full| */
-    if (full > top || !full) full = top;
-    ppn_m0_row row = {words, sums, shifts, count, column, (int32_t)full - 1, 2 * full - 1, a->peak, top};
+    int top = a->exp - left->exps[m] + ppn_m0_spare(left, right);
+    ppn_m0_spread_block(left, (int)m, 0, column);
+    for (uint32_t n = 0; n < count; n++)
+        if (side->exps[n] > top) ppn_outer_block(a, left, m, right, from + n, sums + n * 16);
+    uint32_t full = ~a->peak & (a->peak + 1u); /* the peak has all bits below */
+    if (full > 1u << 30) full = 1u << 30;      /* span must fit */
+    ppn_m0_row row = {side->words, sums, side->exps, count, column, full - 1, 2 * full - 1, a->peak, top};
     ppn_m0_outer(&row);
     a->peak = row.peak;
 }
 
-static inline void ppn_m0_outer_product(ppn_accumulator *a, int limit, const ppn_run *left, uint32_t rows,
-                                        const ppn_run *right, uint32_t cols, int32_t *sums) {
-    int32_t words[PPN_M0_BLOCKS * 16];
+static inline void ppn_m0_outer_product(ppn_accumulator *a, const ppn_run *left, uint32_t rows, const ppn_run *right,
+                                        uint32_t cols, int32_t *sums) {
+    ppn_m0_side side;
     for (uint32_t from = 0; from < cols; from += PPN_M0_BLOCKS) {
         uint32_t count = cols - from < PPN_M0_BLOCKS ? cols - from : PPN_M0_BLOCKS;
-        ppn_m0_spread(right, (int)from, (int)count, 1 << ppn_m0_spare(left, right), words);
+        ppn_m0_spread(right, (int)from, (int)count, ppn_m0_spare(left, right), &side);
         for (uint32_t m = 0; m < rows; m++)
             if (left->exps[m] != PPN_ZERO_EXP)
-                ppn_m0_outer_row(a, limit, left, m, right, words, from, count, sums + (m * cols + from) * 16);
+                ppn_m0_outer_row(a, left, m, right, &side, from, count, sums + (m * cols + from) * 16);
     }
 }
 #endif
@@ -106,7 +97,7 @@ static inline void ppn_outer(ppn_accumulator *a, ppn_run left, uint32_t rows, pp
     left.turned = right.turned = 1; /* the inner index is the point */
 #if PPN_M0
     if (left.bits + right.bits <= 30) {
-        ppn_m0_outer_product(a, limit, &left, rows, &right, cols, sums);
+        ppn_m0_outer_product(a, &left, rows, &right, cols, sums);
         return;
     }
 #endif

@@ -133,10 +133,10 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
     matrix.step = over_rows ? (int)wide : 1;
     matrix.turned = (uint8_t)over_rows;
     for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
+        ppn_run m = matrix;
         ppn_make_ready(&left, row, (int)inner, matrix.bits);
-        for (uint32_t k = 0; k < outer; k++, column++) {
+        for (uint32_t k = 0; k < outer; k++, column++, ppn_move(&m, over_rows ? 1 : (int)inner)) {
             int32_t x[16];
-            ppn_run m = ppn_run_at(matrix, (int)(over_rows ? k : k * inner));
             int e = ppn_ready_product(&left, &m, x);
             if (sink.bias) e = ppn_add_bias(sink.bias, blocks, column, x, e);
             if (sink.values) {

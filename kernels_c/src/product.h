@@ -134,7 +134,7 @@ typedef struct {
     ppn_left left[PPN_SPREAD];
 #elif PPN_M0
     int spread;
-    int32_t left[PPN_M0_BLOCKS * 16];
+    ppn_m0_side left;
 #endif
 } ppn_ready;
 
@@ -149,7 +149,7 @@ static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, int bits) {
     for (int k = 0; k < n; k++) r->left[k] = ppn_spread_simd(&from, k * run.step);
 #elif PPN_M0
     r->spread = run.exps && run.bits + bits != 31; /* 31 bits: a shift of 1, which the assembly does not know */
-    if (r->spread && n <= PPN_M0_BLOCKS) ppn_m0_spread(&run, 0, n, run.bits + bits > 30 ? 1 : 2, r->left);
+    if (r->spread && n <= PPN_M0_BLOCKS) ppn_m0_spread(&run, 0, n, run.bits + bits <= 30, &r->left);
 #endif
 }
 
@@ -172,7 +172,7 @@ static inline int ppn_ready_product(ppn_ready *r, const ppn_run *b, int32_t *out
         return top == UNUSED_TERM ? PPN_EMPTY_EXP : top + r->headroom;
     }
 #elif PPN_M0
-    if (r->spread) return ppn_m0_product(&r->run, b, r->n, r->headroom, r->left, out);
+    if (r->spread) return ppn_m0_product(&r->run, b, r->n, r->headroom, &r->left, out);
 #endif
     return ppn_run_product(&r->run, b, r->n, r->headroom, out);
 }
