@@ -7,13 +7,13 @@
 
 /* A block in SMX(16). */
 typedef struct {
-    int16_t m[16];
+    _Alignas(4) int16_t m[16];
     int e;
 } ppn_block;
 
 /* phi(z) with 15 fraction bits; phi', phi'', phi''' with 14. */
 typedef struct {
-    int16_t h[16], p1[16], p2[16], p3[16];
+    _Alignas(4) int16_t h[16], p1[16], p2[16], p3[16];
 } ppn_curve;
 
 /* Exponent of a term made of a block: |shift| above the block's own, or left out for a zero block. */
@@ -23,11 +23,9 @@ static inline int ppn_term_square(const ppn_block *a, int shift) {
     return a->e == PPN_ZERO_EXP ? UNUSED_TERM : 2 * a->e + shift;
 }
 
-static inline ppn_block ppn_get_block(ppn_run row, uint32_t at) { /* of a 16-bit row in the scratch */
-    ppn_block b;
-    memcpy(b.m, PPN_WORDS((const int16_t *)row.mantissas + 16 * at), 32);
-    b.e = row.exps[at];
-    return b;
+static inline void ppn_get_block(ppn_run row, uint32_t at, ppn_block *b) { /* of a 16-bit row in the scratch */
+    PPN_COPY(b->m, (const int16_t *)row.mantissas + 16 * at);
+    b->e = row.exps[at];
 }
 static inline void ppn_to_block(const int32_t *x, int e, ppn_block *out, int *flags) {
     out->e = ppn_encode16(x, e, 16, PPN_NEAREST, out->m, flags);
@@ -103,6 +101,12 @@ static inline void ppn_sine_value(const ppn_block *z, int16_t *h, int16_t *g) {
 }
 
 static inline void ppn_curve_at(int activation, const ppn_block *z, ppn_curve *c) {
+#if PPN_M0
+    if (activation == PPN_TANH && z->e >= -22 && z->e <= -12) {
+        ppn_m0_tanh(z->m, z->e + 22, c->h, PPN_TANH_TABLE);
+        return;
+    }
+#endif
     if (activation == PPN_TANH) {
         ppn_tanh_value(z, c->h);
         LANES {

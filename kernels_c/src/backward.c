@@ -127,7 +127,7 @@ static void ppn_return_column(ppn_transpose *t) {
     ppn_return *b = t->b;
     int mode = b->pass.net->mode;
     for (uint32_t r = 0; r < b->pass.streams; r++)
-        b->column[r] = ppn_get_block(ppn_row16(b->rows[1], t->slopes.blocks, r), t->column);
+        ppn_get_block(ppn_row16(b->rows[1], t->slopes.blocks, r), t->column, &b->column[r]);
     if (mode == PPN_NAIVE) {
         ppn_return_naive(t);
         return;

@@ -11,10 +11,11 @@
 
 #if defined(__ARM_ARCH_6M__) /* Cortex-M0, M0+: cortexm0.c */
 #define PPN_M0 1
-#define PPN_WORDS(at) __builtin_assume_aligned(at, 4)
+/* Copy a block of 16-bit mantissas that is word-aligned at both ends (others need not be). */
+#define PPN_COPY(to, from) __builtin_memcpy(__builtin_assume_aligned(to, 4), __builtin_assume_aligned(from, 4), 32)
 #else
 #define PPN_M0 0
-#define PPN_WORDS(at) (at)
+#define PPN_COPY(to, from) memcpy(to, from, 32)
 #endif
 
 #define LANES for (int l = 0; l < 16; l++)
@@ -126,6 +127,9 @@ void ppn_m0_times(const int16_t *x, const int16_t *y, int32_t *out);
 void ppn_m0_multiply(const int16_t *x, const int16_t *y, int32_t *out, int shift);
 void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int shift);
 
+/* tanh of z = m 2^(s - 22), 0 <= s <= 10: h, then p1, p2, p3, as ppn_curve has them. */
+void ppn_m0_tanh(const int16_t *m, int s, int16_t *curve, const int16_t *table);
+
 /* m = rnd(x, 15); q = rnd(a a, 15). */
 void ppn_m0_keep(const int32_t *x, int16_t *m);
 void ppn_m0_square(const int16_t *a, int16_t *q);
@@ -196,6 +200,10 @@ static inline void ppn_sum_product(const ppn_sum *s, const int16_t *x, const int
                                    int32_t *acc) {
     int shift = s->top - e + s->headroom;
 #if PPN_M0
+    if (e != UNUSED_TERM && fresh && !shift) {
+        ppn_m0_times(x, y, acc);
+        return;
+    }
     if (e != UNUSED_TERM && shift) {
         if (shift > 30) shift = 32; /* leaves nothing of either sign */
         fresh ? ppn_m0_multiply(x, y, acc, shift) : ppn_m0_multiply_add(x, y, acc, shift);

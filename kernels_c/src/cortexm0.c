@@ -164,8 +164,9 @@ NAKED static void ppn_m0_random16(const ppn_m0_rounded *r UNUSED) {
     DO(2, 4)                                                                                                           \
     DO(4, 8)                                                                                                           \
     DO(6, 12)                                                                                                          \
-    DO(8, 16) DO(10, 20) DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) DO(24, 48) DO(26, 52)       \
-        DO(28, 56) DO(30, 60)
+    DO(8, 16)                                                                                                          \
+    DO(10, 20)                                                                                                         \
+    DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
 #define TIMES(at) "ldrh r4, [r0, #" #at "]\n ldrh r5, [r1, #" #at "]\n sxth r4, r4\n sxth r5, r5\n muls r4, r5\n"
 #define SET(at, to) TIMES(at) "str r4, [r2, #" #to "]\n"
 #define SHIFT(at, to) TIMES(at) "asrs r4, r3\n adcs r4, r6\n str r4, [r2, #" #to "]\n"
@@ -189,6 +190,26 @@ NAKED void ppn_m0_keep(const int32_t *x UNUSED, int16_t *m UNUSED) {
 }
 NAKED void ppn_m0_square(const int16_t *a UNUSED, int16_t *q UNUSED) {
     __asm__(".syntax unified\n movs r3, #0\n" EACH(SQUARE) "bx lr\n");
+}
+
+/* r0 runs through m, r1 through h and p1, r9 through p2 and p3; r5 the shift, r8 the table, r11 2^30 + 2^15, r12 2^13.
+ */
+#define TANH(at)                                                                                                       \
+    "ldrh r3, [r0, #" #at "]\n sxth r3, r3\n asrs r4, r3, #31\n adds r3, r4\n eors r3, r4\n lsls r3, r5\n"             \
+    "lsls r6, r3, #17\n lsrs r6, r6, #17\n lsrs r3, r3, #15\n lsls r3, r3, #1\n add r3, r8\n"                          \
+    "ldrh r7, [r3, #2]\n ldrh r3, [r3, #0]\n subs r7, r3\n muls r7, r6\n asrs r7, r7, #15\n adcs r3, r7\n"             \
+    "eors r3, r4\n subs r3, r4\n strh r3, [r1, #" #at "]\n"                                                            \
+    "mov r4, r3\n muls r4, r4\n rsbs r4, r4, #0\n add r4, r11\n asrs r4, r4, #16\n strh r4, [r1, #" #at " + 32]\n"     \
+    "mov r6, r3\n muls r6, r4\n rsbs r6, r6, #0\n add r6, r12\n asrs r6, r6, #14\n mov r7, r9\n"                       \
+    "strh r6, [r7, #" #at "]\n muls r3, r6\n muls r4, r4\n lsls r4, r4, #1\n adds r3, r4\n rsbs r3, r3, #0\n"          \
+    "add r3, r12\n asrs r3, r3, #14\n strh r3, [r7, #" #at " + 32]\n"
+NAKED void ppn_m0_tanh(const int16_t *m UNUSED, int s UNUSED, int16_t *curve UNUSED, const int16_t *table UNUSED) {
+    __asm__(
+        ".syntax unified\n push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
+        "mov r5, r1\n mov r1, r2\n mov r8, r3\n adds r2, #64\n mov r9, r2\n movs r3, #1\n lsls r4, r3, #13\n"
+        "mov r12, r4\n lsls r4, r3, #30\n lsls r3, r3, #15\n adds r4, r3\n mov r11, r4\n mov r3, r0\n adds r3, #32\n"
+        "mov r10, r3\n 1:" TANH(0) TANH(2) TANH(4)
+            TANH(6) "movs r3, #8\n add r9, r3\n adds r1, r3\n adds r0, r3\n cmp r0, r10\n beq 2f\n b 1b\n 2:" LEAVE);
 }
 
 /* m = x 2^up */

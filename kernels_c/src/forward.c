@@ -10,37 +10,37 @@ static void ppn_put_next(ppn_layer_out *o, uint32_t stream, uint32_t column, con
 }
 static void ppn_put_change(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_block *b) {
     uint32_t at = (stream - 1) * o->slopes.blocks + column;
-    memcpy(o->slopes.changes + at * 16, b->m, 32);
+    PPN_COPY(o->slopes.changes + at * 16, b->m);
     o->slopes.exps[at] = (int16_t)b->e;
 }
 static void ppn_put_value(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_curve *c) {
     int32_t x[16];
     LANES x[l] = c->h[l];
     ppn_put_next(o, stream, column, x, -15);
-    memcpy(ppn_p1(&o->slopes, stream, column), c->p1, 32);
+    PPN_COPY(ppn_p1(&o->slopes, stream, column), c->p1);
 }
 
-static void ppn_forward_pair(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block a, ppn_block s,
+static void ppn_forward_pair(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block *a, ppn_block *s,
                              const ppn_curve *c) {
     const ppn_network *net = o->pass->net;
     ppn_pair_out out;
     if (net->mode == PPN_JET)
-        ppn_jet(c, &a, &s, &out);
+        ppn_jet(c, a, s, &out);
     else
-        ppn_odd_even(net->activation, c, &a, &s, &out, &o->pass->flags);
+        ppn_odd_even(net->activation, c, a, s, &out, &o->pass->flags);
     ppn_put_next(o, stream, column, out.a, out.ea);
     ppn_put_next(o, stream + 1, column, out.s, out.es);
     ppn_put_change(o, stream, column, &out.d);
     ppn_put_change(o, stream + 1, column, &out.n);
 }
 
-static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block d,
+static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block *d,
                                    const ppn_curve *c) {
     int32_t x[16];
     ppn_block delta, change;
     int *flags = &o->pass->flags;
-    ppn_limit_step(&d, flags);
-    int e = ppn_delta(o->pass->net->activation, c, &d, &delta, x, flags);
+    ppn_limit_step(d, flags);
+    int e = ppn_delta(o->pass->net->activation, c, d, &delta, x, flags);
     ppn_keep(x, e, &change);
     LANES x[l] = delta.m[l];
     ppn_put_next(o, stream, column, x, delta.e);
@@ -51,20 +51,20 @@ static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t c
 static void ppn_forward_column(ppn_layer_out *o, uint8_t *rows, uint32_t column) {
     const ppn_network *net = o->pass->net;
     ppn_curve c;
-    ppn_block z = ppn_get_block(ppn_row16(rows, o->blocks, 0), column);
-    ppn_curve_at(net->activation, &z, &c);
+    ppn_block x, even;
+    ppn_get_block(ppn_row16(rows, o->blocks, 0), column, &x);
+    ppn_curve_at(net->activation, &x, &c);
     ppn_put_value(o, 0, column, &c);
     for (uint32_t stream = 1; stream < o->pass->streams; stream++) {
-        ppn_run row = ppn_row16(rows, o->blocks, stream);
+        ppn_get_block(ppn_row16(rows, o->blocks, stream), column, &x);
         if (net->mode == PPN_NAIVE) {
-            z = ppn_get_block(row, column);
-            ppn_curve_at(net->activation, &z, &c);
+            ppn_curve_at(net->activation, &x, &c);
             ppn_put_value(o, stream, column, &c);
         } else if (net->mode == PPN_DIFFERENCE) {
-            ppn_forward_difference(o, stream, column, ppn_get_block(row, column), &c);
-        } else if (stream % 2) {
-            ppn_run even = ppn_row16(rows, o->blocks, stream + 1);
-            ppn_forward_pair(o, stream, column, ppn_get_block(row, column), ppn_get_block(even, column), &c);
+            ppn_forward_difference(o, stream, column, &x, &c);
+        } else {
+            ppn_get_block(ppn_row16(rows, o->blocks, stream + 1), column, &even);
+            ppn_forward_pair(o, stream++, column, &x, &even, &c);
         }
     }
 }

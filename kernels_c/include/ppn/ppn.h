@@ -93,7 +93,7 @@ typedef struct {
  * points:     |count| times one row (naive: S rows) of in_blocks, mantissas up to |bits_inputs| wide.
  * directions: jet and odd-even: K rows d_k; difference: 2 K rows d_1, -d_1, d_2, ...; naive: not read.
  * tape:       |count| regions of |tape_step| bytes each; tape_step 0 uses one region again and again (forward only,
- *             or with count 1). 16-bit aligned is enough. */
+ *             or with count 1). 32-bit aligned, like the other regions. */
 typedef struct {
     uint32_t count;
     uint16_t directions;
