@@ -38,7 +38,7 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
     "mov r3, r8\n ldrh r0, [r3, #" #a "]\n ldrh r1, [r3, #" #b "]\n ldrh r2, [r3, #" #c "]\n ldrh r3, [r3, #" #d "]\n" \
     "sxth r0, r0\n sxth r1, r1\n sxth r2, r2\n sxth r3, r3\n"
 #define WORD(at) /* of four bytes, aligned */                                                                          \
-    "mov r3, r8\n ldr r3, [r3, #" #at "]\n"                                                                            \
+    "mov r3, r8\n ldr r3, [r3, #" #at "]\n cmp r3, #0\n beq 6f\n"                                                      \
     "sxtb r0, r3\n asrs r1, r3, #8\n sxtb r1, r1\n asrs r2, r3, #16\n sxtb r2, r2\n asrs r3, r3, #24\n"
 
 #define DOT                                                                                                            \
@@ -52,10 +52,10 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
         "mov r5, lr\n ldr r6, [sp, #" #at "]\n asrs r4, r5\n adcs r6, r4\n str r6, [sp, #" #at "]\n"
 
 #define BACK "subs r7, #64\n"
-#define COLUMN(SUM, a, b, c, d) SUM(a) SUM(b) SUM(c) SUM(d)
+#define COLUMN(SUM, a, b, c, d) SUM(a) SUM(b) SUM(c) SUM(d) BACK "6:\n"
 #define COLUMNS(SUM, L0, L1, L2, L3)                                                                                   \
-    L0 COLUMN(SUM, 0, 16, 32, 48) BACK L1 COLUMN(SUM, 4, 20, 36, 52) BACK L2 COLUMN(SUM, 8, 24, 40, 56)                \
-        BACK L3 COLUMN(SUM, 12, 28, 44, 60) "b 3b\n"
+    L0 COLUMN(SUM, 0, 16, 32, 48) L1 COLUMN(SUM, 4, 20, 36, 52) L2 COLUMN(SUM, 8, 24, 40, 56)                          \
+        L3 COLUMN(SUM, 12, 28, 44, 60) "b 2b\n"
 #define RUN(name, ...)                                                                                                 \
     NAKED void name(const ppn_m0_run *run UNUSED) { __asm__(".syntax unified\n" ENTER COLUMNS(__VA_ARGS__)); }
 
@@ -75,7 +75,7 @@ RUN(ppn_m0_wide16_turned, WIDE, HALVES(0, 8, 16, 24), HALVES(2, 10, 18, 26), HAL
         "mov r6, r10\n adds r6, r4\n cmp r6, r11\n bhs " #slow "f\n" #slow "0: mov r5, r8\n ldr r6, [r5, #" #at        \
         "]\n adds r6, r4\n str r6, [r5, #" #at "]\n"
 #define SLOW(slow) #slow ": bl 9b\n b " #slow "0b\n"
-#define LEFT(at) "add r3, sp, #" #at "\n ldmia r3!, {r0, r1, r2}\n ldr r3, [r3]\n"
+#define LEFT(at) "add r3, sp, #" #at "\n ldmia r3, {r0-r3}\n"
 #define TERMS(at, row, a, b, c, d)                                                                                     \
     LEFT(at) TERM(a, 1) TERM(b, 2) TERM(c, 3) TERM(d, 4) row "b 5f\n" SLOW(1) SLOW(2) SLOW(3) SLOW(4) "5:\n"
 
