@@ -31,7 +31,7 @@ KERNELS = ROOT / "kernels_c"
 MEMORY, STACK = 0x20000000, 0x20042000
 FLAGS = [
     "-std=c11",
-    "-Os",
+    "-O2",
     "-g",
     "-mcpu=cortex-m0plus",
     "-mthumb",

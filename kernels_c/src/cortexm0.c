@@ -82,10 +82,11 @@ RUN(ppn_m0_wide16_turned, WIDE, HALVES(0, 8, 16, 24), HALVES(2, 10, 18, 26), HAL
 NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
     __asm__(".syntax unified\n"
             "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
-            "sub sp, #84\n str r0, [sp, #80]\n"
+            "sub sp, #88\n str r0, [sp, #80]\n"
             "ldr r1, [r0, #4]\n mov r8, r1\n ldr r1, [r0, #20]\n mov r10, r1\n ldr r1, [r0, #24]\n mov r11, r1\n"
             "ldr r1, [r0, #8]\n str r1, [sp, #64]\n ldr r1, [r0, #12]\n str r1, [sp, #68]\n"
             "ldr r1, [r0, #28]\n str r1, [sp, #72]\n ldr r1, [r0, #32]\n str r1, [sp, #76]\n"
+            "ldr r1, [r0, #36]\n str r1, [sp, #84]\n"
             "ldr r7, [r0, #0]\n ldr r1, [r0, #16]\n mov r2, sp\n"
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
@@ -98,20 +99,16 @@ NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
             /* the uncommon term r4: into the peak */
             "9: asrs r5, r4, #31\n adds r6, r4, r5\n eors r6, r5\n ldr r5, [sp, #72]\n orrs r5, r6\n"
             "str r5, [sp, #72]\n bx lr\n"
-            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #84\n" LEAVE "11:\n" /* */
-            TERMS(0, BACK, 0, 4, 8, 12) TERMS(16, BACK, 16, 20, 24, 28) TERMS(32, BACK, 32, 36, 40, 44)
-                TERMS(48, "", 48, 52, 56, 60) "b 8b\n");
+            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #88\n" LEAVE "11:\n" /* */
+            TERMS(0, BACK, 0, 4, 8, 12) "ldr r4, [sp, #84]\n cmp r4, #0\n beq 13f\n b 7b\n 13:" TERMS(
+                16, BACK, 16, 20, 24, 28) TERMS(32, BACK, 32, 36, 40, 44) TERMS(48, "", 48, 52, 56, 60) "b 8b\n");
 }
 
 /* ---- encoding -------------------------------------------------------------------------------------------------- */
 
 typedef struct {
-    const int32_t *x;
-    void *m;
-    int32_t shift, width; /* bits - 1 */
-    uint32_t half, state; /* nearest; stochastic: of the first random number */
-    uint32_t mask;
-} ppn_m0_rounded;
+    uint32_t state, mask; /* of the first random number; of as many bits as are shifted out */
+} ppn_m0_random;
 
 /* OR of the magnitudes of 16 numbers. */
 NAKED static uint32_t ppn_m0_sizes(const int32_t *x UNUSED) {
@@ -123,32 +120,33 @@ NAKED static uint32_t ppn_m0_sizes(const int32_t *x UNUSED) {
 
 /* r7 runs through the numbers up to r12, r6 through the mantissas; r4 the shift, r5 bits - 1. |x| + addend < 2^32. A
  * magnitude rounded up to 2^(bits - 1) loses 1 by its own top bit. */
-#define ROUND_ENTER                                                                                                    \
-    "mov r1, r0\n ldr r7, [r1, #0]\n ldr r6, [r1, #4]\n ldr r4, [r1, #8]\n ldr r5, [r1, #12]\n movs r3, #64\n"         \
-    "adds r3, r7\n mov r12, r3\n"
+#define ROUND_ENTER "mov r7, r0\n mov r6, r1\n mov r4, r2\n mov r5, r3\n adds r0, #64\n mov r12, r0\n"
 #define ROUND(add, store)                                                                                              \
     "ldmia r7!, {r0}\n asrs r1, r0, #31\n adds r0, r1\n eors r0, r1\n" add                                             \
     "lsrs r0, r4\n mov r2, r0\n lsrs r2, r5\n subs r0, r2\n eors r0, r1\n subs r0, r1\n" store "\n"
 #define ROUND_END "cmp r7, r12\n bne 1b\n"
 #define NEAREST "adds r0, r3\n"
-#define NEAREST_ENTER ".syntax unified\n push {r4-r7, lr}\n" ROUND_ENTER "ldr r3, [r1, #16]\n 1:"
+#define NEAREST_ENTER                                                                                                  \
+    ".syntax unified\n push {r4-r7, lr}\n" ROUND_ENTER "movs r3, #1\n lsls r3, r4\n lsrs r3, r3, #1\n 1:"
 #define NEAREST_LEAVE ROUND_END "pop {r4-r7, pc}\n"
 #define RANDOM /* spec 9: the state is r9, its step r10, the factors r11 and lr; r8 the mask */                        \
     "mov r2, r9\n add r9, r10\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r11\n muls r2, r0\n"                          \
     "lsrs r0, r2, #15\n eors r2, r0\n mov r0, lr\n muls r2, r0\n lsrs r0, r2, #16\n eors r2, r0\n"                     \
     "mov r0, r8\n ands r2, r0\n"
 
-NAKED static void ppn_m0_nearest16(const ppn_m0_rounded *r UNUSED) {
+NAKED static void ppn_m0_nearest16(const int32_t *x UNUSED, int16_t *m UNUSED, int shift UNUSED, int width UNUSED) {
     __asm__(NEAREST_ENTER ROUND(NEAREST, "strh r0, [r6, #0]") ROUND(NEAREST, "strh r0, [r6, #2]")
                 ROUND(NEAREST, "strh r0, [r6, #4]") ROUND(NEAREST, "strh r0, [r6, #6]") "adds r6, #8\n" NEAREST_LEAVE);
 }
-NAKED static void ppn_m0_nearest8(const ppn_m0_rounded *r UNUSED) {
+NAKED static void ppn_m0_nearest8(const int32_t *x UNUSED, int8_t *m UNUSED, int shift UNUSED, int width UNUSED) {
     __asm__(NEAREST_ENTER ROUND(NEAREST, "strb r0, [r6, #0]") ROUND(NEAREST, "strb r0, [r6, #1]")
                 ROUND(NEAREST, "strb r0, [r6, #2]") ROUND(NEAREST, "strb r0, [r6, #3]") "adds r6, #4\n" NEAREST_LEAVE);
 }
-NAKED static void ppn_m0_random16(const ppn_m0_rounded *r UNUSED) {
+NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, int shift UNUSED, int width UNUSED,
+                                  const ppn_m0_random *random UNUSED) {
     __asm__(".syntax unified\n push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push "
-            "{r4-r7}\n" ROUND_ENTER "ldr r2, [r1, #20]\n mov r9, r2\n ldr r2, [r1, #24]\n mov r8, r2\n"
+            "{r4-r7}\n" ROUND_ENTER
+            "ldr r1, [sp, #36]\n ldr r2, [r1, #0]\n mov r9, r2\n ldr r2, [r1, #4]\n mov r8, r2\n"
             "ldr r2, 2f\n mov r10, r2\n ldr r2, 3f\n mov r11, r2\n ldr r2, 4f\n mov lr, r2\n"
             "1:" RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #0]") RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #2]")
                 RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #4]") RANDOM ROUND(
@@ -238,15 +236,13 @@ int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, vo
         ppn_m0_left(x, m, -shift);
         return e + shift;
     }
-    ppn_m0_rounded r = {x, m, shift, bits - 1, 1u << (shift - 1), 0, 0};
     if (how->stochastic) {
-        r.state = how->key + how->index * 0x9E3779B9u;
-        r.mask = (1u << shift) - 1u;
-        ppn_m0_random16(&r);
+        ppn_m0_random random = {how->key + how->index * 0x9E3779B9u, (1u << shift) - 1u};
+        ppn_m0_random16(x, m, shift, bits - 1, &random);
     } else if (wide)
-        ppn_m0_nearest16(&r);
+        ppn_m0_nearest16(x, m, shift, bits - 1);
     else
-        ppn_m0_nearest8(&r);
+        ppn_m0_nearest8(x, m, shift, bits - 1);
     return e + shift;
 }
 
@@ -279,14 +275,18 @@ void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words) 
         run->turned ? ppn_m0_spread8_turned(at, words, up) : ppn_m0_spread8(at, words, up);
 }
 
-static void ppn_m0_exps(const ppn_run *run, int from, int count, int32_t *exps) {
+static void ppn_m0_exps(const ppn_run *run, int from, int count, ppn_m0_side *side) {
     const int8_t *e = run->exps + from * run->step;
-    for (int k = 0; k < count; k++, e += run->step) exps[k] = *e == PPN_ZERO_EXP ? PPN_M0_NONE : *e;
+    side->most = PPN_M0_NONE;
+    for (int k = 0; k < count; k++, e += run->step) {
+        side->exps[k] = *e == PPN_ZERO_EXP ? PPN_M0_NONE : *e;
+        side->most = ppn_max(side->most, side->exps[k]);
+    }
 }
 
 void ppn_m0_spread(const ppn_run *run, int from, int count, int up, ppn_m0_side *side) {
     for (int k = 0; k < count; k++) ppn_m0_spread_block(run, from + k, up, side->words + 16 * k);
-    ppn_m0_exps(run, from, count, side->exps);
+    ppn_m0_exps(run, from, count, side);
 }
 
 /* sums[k] = left[k] + right[k step] for left up to |end|; answers the largest. */
@@ -322,7 +322,7 @@ static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int he
     memset(out, 0, sizeof part);
     for (int from = 0, count; from < n; from += count) {
         count = ppn_min(n - from, PPN_M0_BLOCKS);
-        ppn_m0_exps(a, from, count, left->exps);
+        ppn_m0_exps(a, from, count, left);
         top = ppn_max(top, ppn_m0_pairs(left->exps, b, from, count, sums));
     }
     if (top < PPN_M0_NONE / 2) return PPN_EMPTY_EXP;

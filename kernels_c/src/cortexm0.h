@@ -16,6 +16,7 @@
 /* A side spread: 16 words a block, and its exponents. */
 typedef struct {
     int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_BLOCKS];
+    int32_t most; /* the largest exponent */
 } ppn_m0_side;
 
 /* Sum over |count| pairs of one output block: the shift of a pair is |top| less its |exps|, if that is 1 to 31. */
@@ -38,7 +39,7 @@ typedef struct {
     const int32_t *left; /* 16 words */
     uint32_t low, span;  /* a term x is common if x + low < span: its bits are in the peak already */
     uint32_t peak;
-    int32_t top;
+    int32_t top, single; /* single: only the first row of a block is not zero */
 } ppn_m0_row;
 
 /* Narrow: p + q <= 30, left words doubled, shifts one more. Wide: p + q = 32, shifts one less. */
