@@ -18,6 +18,7 @@
 #define PPN_COPY(to, from) memcpy(to, from, 32)
 #endif
 
+#define PPN_M0_PAIRS 2 /* |turned| of a matrix packed by ppn_m0_pack() */
 #define LANES for (int l = 0; l < 16; l++)
 #define UNUSED_TERM INT16_MIN /* exponent of a term left out of an aligned sum */
 

@@ -50,6 +50,9 @@ int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const i
             ppn_chain_load(chain, weights + p->cores, mantissas, exps);
             flags |= ppn_chain_contract(chain, weights + p->cores, scratch, weights + p->matrix, net->bits_weights);
         }
+#if PPN_M0
+        if (p->pairs) ppn_m0_pack(weights + p->matrix, blocks, s->expand, weights + p->pairs);
+#endif
         mantissas += taken * 16;
         exps += taken;
         if (!s->closes) continue;
