@@ -9,25 +9,24 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
 #define UNUSED __attribute__((unused))
 #define NAKED __attribute__((naked, noinline))
 
-/* r7 runs through the spread blocks, r8 stands at the right block, r9 is its step, r10 counts, r11 runs through the
- * exponents, r12 is the top, lr the pair's shift; the 16 sums lie on the stack. r0 to r3 hold four elements of the
- * right block. */
+/* r7 runs through the spread blocks, r8 stands at the right block, r9 is its step, r11 runs through the
+ * exponents up to r10, r12 is the top, lr the pair's shift; the 16 sums lie on the stack. r0 to r3 hold four elements
+ * of the right block. */
 #define ENTER                                                                                                          \
     "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"                          \
     "sub sp, #68\n"                                                                                                    \
-    "ldmia r0!, {r1-r6}\n mov r7, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n mov r10, r5\n str r6, [sp, #64]\n"      \
+    "ldmia r0!, {r1-r6}\n mov r7, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n str r6, [sp, #64]\n lsls r5, r5, #2\n " \
+    "adds r5, r4\n mov r10, r5\n"                                                                                      \
     "ldr r0, [r0]\n mov r12, r0\n"                                                                                     \
     "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n mov r4, sp\n"                                             \
     "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n"                              \
     "b 1f\n"                                                                                                           \
-    "2: adds r7, #64\n"                                                                                                \
-    "3: add r8, r9\n mov r4, r10\n subs r4, #1\n mov r10, r4\n beq 4f\n"                                               \
-    "1: mov r4, r11\n ldmia r4!, {r5}\n mov r11, r4\n mov r6, r12\n subs r5, r6, r5\n cmp r5, #31\n bhi 2b\n"          \
-    "mov lr, r5\n b 5f\n"                                                                                              \
     "4: ldr r0, [sp, #64]\n mov r1, sp\n"                                                                              \
     "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
     "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
-    "add sp, #68\n" LEAVE "5:\n"
+    "add sp, #68\n" LEAVE "2: adds r7, #64\n add r8, r9\n cmp r11, r10\n beq 4b\n"                                     \
+    "1: mov r4, r11\n ldmia r4!, {r5}\n mov r11, r4\n mov r6, r12\n subs r5, r6, r5\n cmp r5, #31\n bhi 2b\n"          \
+    "mov lr, r5\n"
 #define LEAVE "pop {r4-r7}\n mov r8, r4\n mov r9, r5\n mov r10, r6\n mov r11, r7\n pop {r4-r7, pc}\n"
 
 /* Elements at byte offsets a, b, c, d of the right block. */
@@ -193,29 +192,31 @@ NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, in
 
 #define EACH(DO)                                                                                                       \
     DO(0, 0)                                                                                                           \
-    DO(2, 4)                                                                                                           \
-    DO(4, 8)                                                                                                           \
-    DO(6, 12)                                                                                                          \
-    DO(8, 16)                                                                                                          \
-    DO(10, 20)                                                                                                         \
-    DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
-#define TIMES(at) "ldrh r4, [r0, #" #at "]\n ldrh r5, [r1, #" #at "]\n sxth r4, r4\n sxth r5, r5\n muls r4, r5\n"
-#define SET(at, to) TIMES(at) "str r4, [r2, #" #to "]\n"
-#define SHIFT(at, to) TIMES(at) "asrs r4, r3\n adcs r4, r6\n str r4, [r2, #" #to "]\n"
-#define SHIFT_ADD(at, to) TIMES(at) "asrs r4, r3\n ldr r5, [r2, #" #to "]\n adcs r5, r4\n str r5, [r2, #" #to "]\n"
+    DO(2, 4) DO(4, 8) DO(6, 12) DO(8, 16) DO(10, 20) DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) \
+        DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
+#define PAIR(DO, at, to, next) /* two lanes of aligned x and y: products in r6 and r4 */                               \
+    "ldr r4, [r0, #" #at "]\n ldr r5, [r1, #" #at "]\n sxth r6, r4\n sxth r7, r5\n muls r6, r7\n"                      \
+    "asrs r4, r4, #16\n asrs r5, r5, #16\n muls r4, r5\n" DO("r6", to) DO("r4", next)
+#define EACH_PAIR(DO)                                                                                                  \
+    PAIR(DO, 0, 0, 4)                                                                                                  \
+    PAIR(DO, 4, 8, 12) PAIR(DO, 8, 16, 20) PAIR(DO, 12, 24, 28) PAIR(DO, 16, 32, 36) PAIR(DO, 20, 40, 44)              \
+        PAIR(DO, 24, 48, 52) PAIR(DO, 28, 56, 60)
+#define SET(x, to) "str " x ", [r2, #" #to "]\n"
+#define SHIFT(x, to) "asrs " x ", r3\n movs r7, #0\n adcs " x ", r7\n str " x ", [r2, #" #to "]\n"
+#define SHIFT_ADD(x, to) "asrs " x ", r3\n ldr r7, [r2, #" #to "]\n adcs r7, " x "\n str r7, [r2, #" #to "]\n"
 #define KEEP(at, to) "ldr r2, [r0, #" #to "]\n asrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
 #define SQUARE(at, to)                                                                                                 \
     "ldrh r2, [r0, #" #at "]\n sxth r2, r2\n muls r2, r2\n lsrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
 
 NAKED void ppn_m0_times(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED) {
-    __asm__(".syntax unified\n push {r4, r5, lr}\n" EACH(SET) "pop {r4, r5, pc}\n");
+    __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SET) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_multiply(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED, int shift UNUSED) {
-    __asm__(".syntax unified\n push {r4-r6, lr}\n movs r6, #0\n" EACH(SHIFT) "pop {r4-r6, pc}\n");
+    __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SHIFT) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_multiply_add(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED,
                                int shift UNUSED) {
-    __asm__(".syntax unified\n push {r4, r5, lr}\n" EACH(SHIFT_ADD) "pop {r4, r5, pc}\n");
+    __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SHIFT_ADD) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_keep(const int32_t *x UNUSED, int16_t *m UNUSED) {
     __asm__(".syntax unified\n movs r3, #0\n" EACH(KEEP) "bx lr\n");
