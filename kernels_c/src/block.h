@@ -131,6 +131,9 @@ void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int s
 /* tanh of z = m 2^(s - 22), 0 <= s <= 10: h, then p1, p2, p3, as ppn_curve has them. */
 void ppn_m0_tanh(const int16_t *m, int s, int16_t *curve, const int16_t *table);
 
+/* words = 2^up m */
+void ppn_m0_spread16(const void *m, int32_t *words, int up);
+
 /* acc = rnd(acc, down) + add of the column. */
 void ppn_m0_bias(int32_t *acc, const int32_t *add, int down);
 

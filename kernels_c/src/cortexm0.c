@@ -67,38 +67,42 @@ RUN(ppn_m0_wide16, WIDE, HALVES(0, 2, 4, 6), HALVES(8, 10, 12, 14), HALVES(16, 1
 RUN(ppn_m0_wide16_turned, WIDE, HALVES(0, 8, 16, 24), HALVES(2, 10, 18, 26), HALVES(4, 12, 20, 28),
     HALVES(6, 14, 22, 30))
 
-/* Packed: r7 runs through the right block at r8, lr stands at the left one, r10 is the end of the exponents; r4 the
- * shift, r5 zero. Of a packed product, the upper half and the carry of the lower half's sign are two products. */
-#define PAIR_SHIFT(at)                                                                                                 \
+/* Packed: r7 runs through the right block at r8, lr stands at the left one, r5 runs through the exponents up to r10; r4
+ * is the shift. Of a packed product, the upper half and the carry of the lower half's sign are two products. */
+#define PAIR_SHIFT(at) /* r5 zero */                                                                                   \
     "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n asrs r2, r2, #16\n adcs r2, r5\n asrs r3, r3, #16\n"            \
     "adcs r2, r3\n ldr r6, [sp, #" #at "]\n asrs r2, r4\n adcs r6, r2\n str r6, [sp, #" #at "]\n"
-#define PAIR_ADD(at)                                                                                                   \
+#define PAIR_ADD(at) /* no shift; r4 runs through the left block */                                                    \
     "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n ldr r6, [sp, #" #at "]\n asrs r2, r2, #16\n adcs r6, r2\n"      \
     "asrs r3, r3, #16\n adcs r6, r3\n str r6, [sp, #" #at "]\n"
-#define PAIR_ROW(DO, at, a, b, c, d)                                                                                   \
-    "mov r7, r8\n mov r1, lr\n ldr r0, [r1, #" #at "]\n ldr r1, [r1, #" #at " + 4]\n" DO(a) DO(b) DO(c) DO(d)
-#define PAIR_ROWS(DO)                                                                                                  \
-    PAIR_ROW(DO, 0, 0, 4, 8, 12)                                                                                       \
-    PAIR_ROW(DO, 8, 16, 20, 24, 28) PAIR_ROW(DO, 16, 32, 36, 40, 44) PAIR_ROW(DO, 24, 48, 52, 56, 60)
+#define SHIFT_ROW(at, a, b, c, d)                                                                                      \
+    "mov r7, r8\n mov r1, lr\n ldr r0, [r1, #" #at "]\n ldr r1, [r1, #" #at " + 4]\n" PAIR_SHIFT(a) PAIR_SHIFT(b)      \
+        PAIR_SHIFT(c) PAIR_SHIFT(d)
+#define ADD_ROW(a, b, c, d) "mov r7, r8\n ldmia r4!, {r0, r1}\n" PAIR_ADD(a) PAIR_ADD(b) PAIR_ADD(c) PAIR_ADD(d)
 
 NAKED void ppn_m0_pairs8(const ppn_m0_run *run UNUSED) {
-    __asm__(".syntax unified\n"
-            "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
-            "sub sp, #68\n ldmia r0!, {r1-r6}\n mov lr, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n"
-            "lsls r5, r5, #2\n adds r5, r4\n mov r10, r5\n str r6, [sp, #64]\n ldr r0, [r0]\n mov r12, r0\n"
-            "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n movs r5, #0\n mov r4, sp\n"
-            "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n"
-            "1: mov r6, r11\n ldmia r6!, {r3}\n mov r11, r6\n mov r4, r12\n subs r4, r4, r3\n beq 2f\n"
-            "cmp r4, #31\n bls 6f\n b 4f\n 6: b 3f\n"
-            "2: " PAIR_ROWS(
-                PAIR_ADD) "b 4f\n"
-                          "3: " PAIR_ROWS(
-                              PAIR_SHIFT) "4: movs r6, #32\n add lr, r6\n add r8, r9\n cmp r11, r10\n beq 5f\n b 1b\n"
-                                          "5: ldr r0, [sp, #64]\n mov r1, sp\n"
-                                          "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, "
-                                          "{r4-r7}\n"
-                                          "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, "
-                                          "{r4-r7}\n add sp, #68\n" LEAVE);
+    __asm__(
+        ".syntax unified\n"
+        "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
+        "sub sp, #68\n ldmia r0!, {r1-r6}\n mov lr, r1\n mov r8, r2\n mov r9, r3\n"
+        "lsls r5, r5, #2\n adds r5, r4\n mov r10, r5\n mov r5, r4\n str r6, [sp, #64]\n ldr r0, [r0]\n mov r12, r0\n"
+        "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n mov r4, sp\n"
+        "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n b 1f\n"
+        "2: " /* a shift, or nothing */
+        "cmp r4, #31\n bls 3f\n movs r4, #32\n add lr, r4\n b 4f\n"
+        "3: mov r11, r5\n movs r5, #0\n" SHIFT_ROW(0, 0, 4, 8, 12) SHIFT_ROW(8, 16, 20, 24, 28)
+            SHIFT_ROW(16, 32, 36, 40, 44) SHIFT_ROW(
+                24, 48, 52, 56,
+                60) "mov r5, r11\n movs r4, #32\n add lr, r4\n b 4f\n"
+                    "1: ldmia r5!, {r3}\n mov r4, r12\n subs r4, r4, r3\n beq 6f\n b 2b\n"
+                    "6: mov r4, lr\n" ADD_ROW(0, 4, 8, 12) ADD_ROW(16, 20, 24, 28) ADD_ROW(32, 36, 40, 44) ADD_ROW(
+                        48, 52, 56,
+                        60) "mov lr, r4\n"
+                            "4: add r8, r9\n cmp r5, r10\n beq 5f\n b 1b\n"
+                            "5: ldr r0, [sp, #64]\n mov r1, sp\n"
+                            "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"
+                            "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n add "
+                            "sp, #68\n" LEAVE);
 }
 
 /* One right block, r7, after another against one left block, whose columns come from [sp, #16 i]: r8 the sums, r9 the
@@ -195,8 +199,8 @@ NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, in
     DO(4, 8)                                                                                                           \
     DO(6, 12)                                                                                                          \
     DO(8, 16)                                                                                                          \
-    DO(10, 20) DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) DO(24, 48) DO(26, 52) DO(28, 56)      \
-        DO(30, 60)
+    DO(10, 20)                                                                                                         \
+    DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
 #define PAIR(DO, at, to, next) /* two lanes of aligned x and y: products in r6 and r4 */                               \
     "ldr r4, [r0, #" #at "]\n ldr r5, [r1, #" #at "]\n sxth r6, r4\n sxth r7, r5\n muls r6, r7\n"                      \
     "asrs r4, r4, #16\n asrs r5, r5, #16\n muls r4, r5\n" DO("r6", to) DO("r4", next)
@@ -303,16 +307,18 @@ int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random,
     load " r3, [r0, #" #a "]\n" load " r4, [r0, #" #b "]\n" load " r5, [r0, #" #c "]\n" load " r6, [r0, #" #d          \
          "]\n" sign " r3, r3\n" sign " r4, r4\n" sign " r5, r5\n" sign " r6, r6\n"                                     \
          "lsls r3, r2\n lsls r4, r2\n lsls r5, r2\n lsls r6, r2\n stmia r1!, {r3-r6}\n"
-#define SPREAD(name, load, sign, ONE, TWO, THREE, LAST)                                                                \
-    NAKED static void name(const void *block UNUSED, int32_t *words UNUSED, int up UNUSED) {                           \
+#define SPREAD(linkage, name, load, sign, ONE, TWO, THREE, LAST)                                                       \
+    NAKED linkage void name(const void *block UNUSED, int32_t *words UNUSED, int up UNUSED) {                          \
         __asm__(".syntax unified\n push {r4-r6, lr}\n" FOUR(load, sign, ONE) FOUR(load, sign, TWO)                     \
                     FOUR(load, sign, THREE) FOUR(load, sign, LAST) "pop {r4-r6, pc}\n");                               \
     }
 
-SPREAD(ppn_m0_spread8, "ldrb", "sxtb", AT(0, 1, 2, 3), AT(4, 5, 6, 7), AT(8, 9, 10, 11), AT(12, 13, 14, 15))
-SPREAD(ppn_m0_spread8_turned, "ldrb", "sxtb", AT(0, 4, 8, 12), AT(1, 5, 9, 13), AT(2, 6, 10, 14), AT(3, 7, 11, 15))
-SPREAD(ppn_m0_spread16, "ldrh", "sxth", AT(0, 2, 4, 6), AT(8, 10, 12, 14), AT(16, 18, 20, 22), AT(24, 26, 28, 30))
-SPREAD(ppn_m0_spread16_turned, "ldrh", "sxth", AT(0, 8, 16, 24), AT(2, 10, 18, 26), AT(4, 12, 20, 28),
+SPREAD(static, ppn_m0_spread8, "ldrb", "sxtb", AT(0, 1, 2, 3), AT(4, 5, 6, 7), AT(8, 9, 10, 11), AT(12, 13, 14, 15))
+SPREAD(static, ppn_m0_spread8_turned, "ldrb", "sxtb", AT(0, 4, 8, 12), AT(1, 5, 9, 13), AT(2, 6, 10, 14),
+       AT(3, 7, 11, 15))
+SPREAD(extern, ppn_m0_spread16, "ldrh", "sxth", AT(0, 2, 4, 6), AT(8, 10, 12, 14), AT(16, 18, 20, 22),
+       AT(24, 26, 28, 30))
+SPREAD(static, ppn_m0_spread16_turned, "ldrh", "sxth", AT(0, 8, 16, 24), AT(2, 10, 18, 26), AT(4, 12, 20, 28),
        AT(6, 14, 22, 30))
 
 void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words) {
@@ -397,17 +403,18 @@ static int ppn_m0_pairs(const int32_t *left, const ppn_run *b, int from, int cou
 /* Runs longer than what is spread at a time: first all exponents, then part after part. */
 static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left,
                                int32_t *out) {
-    int32_t sums[PPN_M0_BLOCKS], part[16];
+    int32_t sums[PPN_M0_PACKED], part[16];
+    int room = ppn_m0_room(b);
     int top = PPN_M0_NONE, wide = a->bits + b->bits > 30, size = b->step * (b->wide ? 32 : 16);
     memset(out, 0, sizeof part);
     for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, PPN_M0_BLOCKS);
+        count = ppn_min(n - from, room);
         ppn_m0_exps(a, from, count, left);
         top = ppn_max(top, ppn_m0_pairs(left->exps, b, from, count, sums));
     }
     if (top < PPN_M0_NONE / 2) return PPN_EMPTY_EXP;
     for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, PPN_M0_BLOCKS);
+        count = ppn_min(n - from, room);
         ppn_m0_make_ready(a, b, from, count, left);
         ppn_m0_pairs(left->exps, b, from, count, sums);
         ppn_m0_run run = {left->words, (const int8_t *)b->mantissas + from * size, size, sums, (uint32_t)count,
@@ -419,8 +426,8 @@ static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int he
 }
 
 int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out) {
-    int32_t sums[PPN_M0_BLOCKS];
-    if (n > PPN_M0_BLOCKS) return ppn_m0_long_product(a, b, n, headroom, left, out);
+    int32_t sums[PPN_M0_PACKED];
+    if (n > ppn_m0_room(b)) return ppn_m0_long_product(a, b, n, headroom, left, out);
     int top, wide = a->bits + b->bits > 30;
     if (n == 1)
         sums[0] = top = b->exps[0] == PPN_ZERO_EXP ? PPN_M0_NONE : left->exps[0] + b->exps[0];
