@@ -95,7 +95,8 @@ def prebuild(c: Context) -> None:
 @task
 def lint(c: Context) -> None:
     """Check style and types: ruff, clang-format, mypy."""
-    found = [*KERNELS.rglob("*.[ch]"), *(ROOT / "host/native").glob("*.[ch]")]
+    folders = (KERNELS, ROOT / "host/native", ROOT / "firmware/natmod", ROOT / "tests/c")
+    found = [path for folder in folders for path in folder.rglob("*.[ch]")]
     sources = " ".join(f'"{path.relative_to(ROOT)}"' for path in sorted(found))
     _run(c, f"{PYTHON} -m ruff check")
     _run(c, f"{PYTHON} -m ruff format --check")
@@ -125,7 +126,7 @@ def bench(c: Context) -> None:
 
 @task
 def sizes(c: Context) -> None:
-    """Print the bytes of each kernel object, on this computer and on a Cortex-M0+."""
+    """Print the bytes of kernel objects, on this computer and on a Cortex-M0+, and of the native modules."""
     arm = shutil.which("arm-none-eabi-gcc")
     compilers = {
         "host": f"{os.environ.get('CC', 'cc')} {HOST_FLAGS}",
@@ -135,6 +136,8 @@ def sizes(c: Context) -> None:
     for target, compiler in compilers.items():
         for name, size in _object_sizes(c, compiler):
             print(f"{target:12}{name:12}" + "".join(f"{size[kind]:8}" for kind in ("text", "data", "bss")))
+    for arch in natmod.TARGETS:
+        print(f"native module, {arch:12} {natmod.prebuilt(arch).stat().st_size:8} bytes")
 
 
 @task

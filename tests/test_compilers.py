@@ -2,7 +2,8 @@
 
 tests/c/run_case.c runs a case that this file writes; what it answers is compared with the oracle's. Memory there is
 exactly as long, and aligned no better, than ppn.h asks for, so the sanitizers see every access beyond. The Cortex-M0+
-is an emulated one (unicorn); it would let unaligned accesses pass where real ones fault, so a hook looks for them.
+is an emulated one (unicorn); it would let unaligned accesses pass where real ones fault, so a hook looks for them. A
+Cortex-M4 with its floating point registers, which compilers use for integers too, is another (QEMU).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import pytest
 from cases import Case, Outputs, any_spec
 from numpy.typing import NDArray
 
+from firmware.tools import natmod
 from picopinn import kernels
 from picopinn.device.base import Rows
 from picopinn.network import ACTIVATIONS, MODES, Chain, Program, Stage
@@ -38,6 +40,7 @@ from picopinn.smx import blocks_of
 ROOT = Path(__file__).parents[1]
 KERNELS = ROOT / "kernels_c"
 DRIVER = ROOT / "tests" / "c" / "run_case.c"
+START = ROOT / "tests" / "c" / "cortex_m4.c"
 SOURCES = sorted((KERNELS / "src").glob("*.c"))
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wcast-align", f"-I{KERNELS / 'include'}"]
 CASES = range(40)  # of the endless list in cases.py; extremes are among them
@@ -380,6 +383,28 @@ def test_cortex_m0(seed: int, name: str, bare: Callable[[str], Bare]) -> None:
     found, unaligned = bare(name).run(given)
     assert unaligned == []
     assert found == expected
+
+
+QEMU = ["qemu-system-arm", "-M", "mps2-an386", "-nographic", "-monitor", "none", "-serial", "none"]
+
+
+@pytest.fixture(scope="module")
+def cortex_m4(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """run_case for the processor of QEMU's mps2-an386, compiled as native modules are."""
+    (gcc,), program = need("arm-none-eabi-gcc", INSTALL_ARM), tmp_path_factory.mktemp("m4") / "run_case"
+    need("qemu-system-arm", "apt-get install qemu-system-arm")
+    options = [*natmod.TARGETS["armv7emsp"].flags.split(), "-Wno-format", "-Os", "--specs=rdimon.specs"]
+    _run([gcc, *FLAGS, *options, "-Wl,--section-start=.vectors=0", START, DRIVER, *SOURCES, "-o", program])
+    return program
+
+
+@pytest.mark.parametrize("seed", SMALL)
+def test_cortex_m4(seed: int, cortex_m4: Path) -> None:
+    given, expected = known(seed)
+    case = cortex_m4.with_suffix(".case")
+    case.write_bytes(given)
+    files = ["-semihosting-config", f"enable=on,target=native,arg=run_case,arg={case}", "-kernel", cortex_m4]
+    assert _run([*QEMU, *files], timeout=60) == expected, any_spec(seed)
 
 
 def test_the_machine_sees_unaligned_accesses(bare: Callable[[str], Bare]) -> None:

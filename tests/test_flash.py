@@ -203,9 +203,13 @@ def test_only_files_that_differ_are_sent(bare: EmulatedBoard) -> None:
 
 
 def _wait(port: str) -> None:
-    """Until the board has printed its first words after a reset."""
-    with serial.Serial(port, timeout=10) as link:
-        link.read_until(b">>> ")
+    """Until the board has started again and shows its prompt."""
+    with serial.Serial(port, timeout=0.2) as link:
+        for _ in range(50):
+            link.write(b"\r\n")
+            if link.read_until(b">>> ").endswith(b">>> "):
+                return
+    pytest.fail("the board shows no prompt")
 
 
 def test_a_busy_port_is_named(bare: EmulatedBoard) -> None:

@@ -37,8 +37,8 @@ static void run(const pass *p) {
 
 void start(void) {
     ppn_plan(&network, CASE_DIRECTIONS, &sizes);
-    flags = ppn_load(&network, weights, scratch, WEIGHTS, WEIGHT_EXPS);
+    flags = ppn_load(&network, weights, scratch, WEIGHTS, WEIGHT_EXPS, (ppn_share){0, 1});
     ppn_begin(&network, gradients, SCALING, CASE_LIMIT);
     for (unsigned k = 0; k < sizeof PASSES / sizeof *PASSES; k++) run(&PASSES[k]);
-    flags |= ppn_gradients(&network, weights, gradients, scratch, mantissas, exps, peaks);
+    flags |= ppn_gradients(&network, weights, gradients, scratch, mantissas, exps, peaks, (ppn_share){0, 1});
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #define LANES 16
-#define HEADER 14 /* bytes of a program before its stages */
+#define HEADER 14                       /* bytes of a program before its stages */
 #define MOST_BLOCKS (UINT32_C(1) << 24) /* of parameters, so that 33 bytes each stay far below 2^32 */
 
 #define HEAD_BYTES 128 /* of a ppn_device, whatever the size of a pointer */
@@ -22,7 +22,9 @@ static int is_naive(const ppn_device *d) { return d->net.mode == PPN_NAIVE; }
 static uint32_t rows_of(const ppn_device *d, uint32_t directions) {
     return is_naive(d) ? 0 : d->net.mode == PPN_DIFFERENCE ? 2 * directions : directions;
 }
-static uint32_t point_rows(const ppn_device *d, uint32_t directions) { return is_naive(d) ? streams_of(directions) : 1; }
+static uint32_t point_rows(const ppn_device *d, uint32_t directions) {
+    return is_naive(d) ? streams_of(directions) : 1;
+}
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
@@ -43,8 +45,8 @@ static void read_program(ppn_device *d, const uint8_t *program) {
     const uint8_t *w = program + 6;
     memcpy(stage, program + HEADER, stages * sizeof(ppn_stage));
     memcpy(chain, program + HEADER + stages * sizeof(ppn_stage), chains * sizeof(ppn_chain));
-    ppn_network net = {stage, chain, (ppn_place *)(void *)at, (uint16_t)stages, (uint16_t)chains, w[0], w[1],
-                       w[2],  w[3],  w[4],                    w[5]};
+    ppn_network net = {
+        stage, chain, (ppn_place *)(void *)at, (uint16_t)stages, (uint16_t)chains, w[0], w[1], w[2], w[3], w[4], w[5]};
     d->net = net;
     d->directions = (uint16_t)word(program + 4);
     d->bits_inputs = w[6];
@@ -201,8 +203,8 @@ ppn_packed_places ppn_device_places(const ppn_device *d) {
 }
 
 /* |rows| x |cols| packed mantissas as a block; answers where the next begin. */
-static const uint8_t *unpack_block(const uint8_t *from, uint32_t width, int bits, uint32_t rows, uint32_t cols, int zero,
-                                   int16_t *to) {
+static const uint8_t *unpack_block(const uint8_t *from, uint32_t width, int bits, uint32_t rows, uint32_t cols,
+                                   int zero, int16_t *to) {
     for (uint32_t r = 0; r < 4; r++)
         for (uint32_t c = 0; c < 4; c++, to++) {
             *to = 0;
@@ -221,7 +223,7 @@ static int16_t *pack_block(const int16_t *from, uint32_t rows, uint32_t cols, in
 
 /* Packed mantissas lie at the end of their room and are unpacked to its start. What is left to read is never longer
  * than what is left to write, so writing never passes reading. */
-static void unpack_parameters(const ppn_device *d, uint8_t *parameters) {
+void ppn_device_unpack(const ppn_device *d, uint8_t *parameters) {
     const uint8_t *from = parameters + ppn_device_places(d).parameters;
     const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
     int16_t *to = (int16_t *)(void *)parameters;
@@ -251,10 +253,10 @@ static void pack_gradients(const ppn_device *d, uint8_t *parameters) {
     for (uint32_t b = 0; b < blocks; b++) ((uint8_t *)to)[b] = exps[b];
 }
 
-int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, uint8_t *parameters) {
-    unpack_parameters(d, parameters);
+int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, const uint8_t *parameters,
+                    ppn_share share) {
     const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
-    return ppn_load(&d->net, weights, core->scratch, (const int16_t *)(void *)parameters, exps);
+    return ppn_load(&d->net, weights, core->scratch, (const int16_t *)(const void *)parameters, exps, share);
 }
 
 /* ---- batches --------------------------------------------------------------------------------------------------- */
@@ -284,11 +286,15 @@ static ppn_batch one(const ppn_device *d, const uint8_t *rows, const ppn_packed 
                      const numbers *n) {
     const int8_t *row_exps = (const int8_t *)rows + rows_of(d, d->directions) * d->sizes.in_blocks * 32;
     unpack_rows(packed->points, point_rows(d, packed->directions), d->inputs, d->bits_inputs, n->points, n->point_exps);
-    ppn_batch batch = {1,        packed->directions,
+    ppn_batch batch = {1,
+                       packed->directions,
                        d->bits_inputs,
-                       n->points, n->point_exps,
-                       (const int16_t *)(const void *)rows, row_exps,
-                       tape, 0};
+                       n->points,
+                       n->point_exps,
+                       (const int16_t *)(const void *)rows,
+                       row_exps,
+                       tape,
+                       0};
     return batch;
 }
 
@@ -323,13 +329,19 @@ void ppn_device_merge(const ppn_device *d, const ppn_core *core, const ppn_core 
     ppn_merge(&d->net, core->gradients, other->gradients);
 }
 
-int ppn_device_gradients(const ppn_device *d, const ppn_core *core, const uint8_t *weights, uint8_t *parameters,
-                         uint8_t *peaks) {
-    uint32_t *highest = (uint32_t *)(void *)(parameters + padded(d->sizes.parameter_blocks * 33));
-    int16_t *m = (int16_t *)(void *)parameters;
+/* Peaks lie behind the parameters. */
+static uint32_t *peaks_in(const ppn_device *d, uint8_t *parameters) {
+    return (uint32_t *)(void *)(parameters + padded(d->sizes.parameter_blocks * 33));
+}
+
+int ppn_device_gradients(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *gradients,
+                         uint8_t *parameters, ppn_share share) {
     int8_t *exps = (int8_t *)parameters + d->sizes.parameter_blocks * 32;
-    int flags = ppn_gradients(&d->net, weights, core->gradients, core->scratch, m, exps, highest);
+    return ppn_gradients(&d->net, weights, gradients, core->scratch, (int16_t *)(void *)parameters, exps,
+                         peaks_in(d, parameters), share);
+}
+
+void ppn_device_pack(const ppn_device *d, uint8_t *parameters, uint8_t *peaks) {
     pack_gradients(d, parameters);
-    memcpy(peaks, highest, d->sizes.accumulators * 4u);
-    return flags;
+    memcpy(peaks, peaks_in(d, parameters), d->sizes.accumulators * 4u);
 }

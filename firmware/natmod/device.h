@@ -28,13 +28,13 @@ typedef struct {
 
 /* Bytes of each region. |device|, |weights|, |rows| and |parameters| are shared; the others are a core's own. */
 typedef struct {
-    uint32_t device;     /* the ppn_device and what it points to; the same on all machines */
-    uint32_t weights;    /* ppn_sizes.weights */
-    uint32_t rows;       /* the directions */
-    uint32_t parameters; /* parameters before ppn_device_load(), their gradients after ppn_device_gradients() */
+    uint32_t device;             /* the ppn_device and what it points to; the same on all machines */
+    uint32_t weights;            /* ppn_sizes.weights */
+    uint32_t rows;               /* the directions */
+    uint32_t parameters;         /* parameters before ppn_device_load(), their gradients after ppn_device_gradients() */
     uint32_t gradients, scratch; /* as ppn_sizes */
     uint32_t tape;               /* ppn_sizes.tape, behind a stamp of ppn_stamp_bytes() that tells whose it is */
-    uint32_t numbers;    /* one microbatch of points, outputs and cotangents, unpacked */
+    uint32_t numbers;            /* one microbatch of points, outputs and cotangents, unpacked */
 } ppn_device_sizes;
 
 /* A core's memory. */
@@ -66,8 +66,12 @@ uint32_t ppn_packed_points(const ppn_device *device, uint32_t directions);
 uint32_t ppn_packed_cotangents(const ppn_device *device, uint32_t directions);
 uint32_t ppn_packed_outputs(const ppn_device *device, uint32_t directions);
 
-/* Unpack |parameters| and give them to ppn_load(). Returns flags. */
-int ppn_device_load(const ppn_device *device, const ppn_core *core, uint8_t *weights, uint8_t *parameters);
+/* Unpack |parameters| for ppn_device_load(). */
+void ppn_device_unpack(const ppn_device *device, uint8_t *parameters);
+
+/* Give unpacked parameters to ppn_load(). Returns flags. */
+int ppn_device_load(const ppn_device *device, const ppn_core *core, uint8_t *weights, const uint8_t *parameters,
+                    ppn_share share);
 
 /* Set directions (difference: their pairs) from |first| on: |n| bytes, packed one row of |inputs| mantissas and its
  * exponents after the other. Returns flags, PPN_SHORT or PPN_REFUSED. */
@@ -94,9 +98,11 @@ int ppn_device_backward(const ppn_device *device, const ppn_core *core, const ui
 /* Add the sums of |other| to those of |core|. */
 void ppn_device_merge(const ppn_device *device, const ppn_core *core, const ppn_core *other);
 
-/* Contract the sums of |core| back and pack them into |parameters|; |peaks| takes 4 bytes an accumulator. Returns
- * flags. */
-int ppn_device_gradients(const ppn_device *device, const ppn_core *core, const uint8_t *weights, uint8_t *parameters,
-                         uint8_t *peaks);
+/* Contract sums back into |parameters|, with |core|'s scratch. Returns flags. */
+int ppn_device_gradients(const ppn_device *device, const ppn_core *core, const uint8_t *weights,
+                         const uint8_t *gradients, uint8_t *parameters, ppn_share share);
+
+/* Pack the gradients in |parameters|; |peaks| takes 4 bytes an accumulator. */
+void ppn_device_pack(const ppn_device *device, uint8_t *parameters, uint8_t *peaks);
 
 #endif

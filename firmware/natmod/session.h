@@ -1,8 +1,8 @@
 /* session.h: the device's half of a session with a host (docs/spec.md, "wire" 1 and 2): frames in, each request once.
  *
- * Feed ppn_session_take() the bytes that arrive; it says when there is a request to execute, or something to send. After
- * executing, seal the answer with ppn_session_reply() and send that. Damaged frames, requests that come twice or too
- * early, and hosts that begin anew are its business.
+ * Feed ppn_session_take() the bytes that arrive; it says when there is a request to execute, or something to send.
+ * After executing, seal the answer with ppn_session_reply() and send that. Damaged frames, requests that come twice or
+ * too early, and hosts that begin anew are its business.
  *
  * No malloc, no globals, no pointers: a session is one piece of memory of ppn_session_bytes(), aligned to 4 bytes.
  */
@@ -11,8 +11,8 @@
 
 #include "frame.h"
 
-#define PPN_HEAD 4    /* bytes of a content before its payload: version, kind, sequence number */
-#define PPN_WINDOW 2  /* requests that a host may have under way, and replies kept */
+#define PPN_HEAD 4      /* bytes of a content before its payload: version, kind, sequence number */
+#define PPN_WINDOW 2    /* requests that a host may have under way, and replies kept */
 #define PPN_ARRIVED 256 /* bytes read from a stream at a time */
 
 #define PPN_REPLY 0x80 /* added to the kind of the request that is answered */
@@ -27,18 +27,18 @@ enum ppn_event {
 };
 
 typedef struct {
-    uint32_t payload, room;    /* bytes of the longest payload, either way, and of its frame */
-    uint32_t length;           /* of the request's payload */
-    uint32_t out, out_length;  /* what is to be sent */
+    uint32_t payload, room;                        /* bytes of the longest payload, either way, and of its frame */
+    uint32_t length;                               /* of the request's payload */
+    uint32_t out, out_length;                      /* what is to be sent */
     uint32_t frames, damaged, bytes_in, bytes_out; /* counted since ppn_session_open() */
-    uint32_t busy, kernel;     /* ... in the caller's unit of time: executing and answering, and of that computing */
-    uint32_t n;                /* bytes of the frame under way */
-    uint32_t first, arrived;   /* bytes at ppn_session_arrived() not yet used */
+    uint32_t busy, kernel;   /* ... in the caller's unit of time: executing and answering, and of that computing */
+    uint32_t n;              /* bytes of the frame under way */
+    uint32_t first, arrived; /* bytes at ppn_session_arrived() not yet used */
     struct {
         uint32_t length; /* 0: none */
         uint16_t sequence;
     } kept[PPN_WINDOW];
-    uint16_t due, sequence; /* the number that is executed next, or now */
+    uint16_t due, sequence;              /* the number that is executed next, or now */
     uint8_t begun, kind, newest, before; /* ...; the latest of |kept|; the last byte */
 } ppn_session;
 

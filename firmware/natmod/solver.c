@@ -5,7 +5,8 @@
 
 enum { IDLE, WORK, LEAVE, GONE }; /* ppn_deal.state: the helper waits, computes, is to leave, has left */
 
-enum { NOT_BEGUN, ADDING, SUMMED }; /* ppn_solver.begun */
+enum { FORWARD, BACKWARD, LOADING, CONTRACTING }; /* ppn_deal.job */
+enum { NOT_BEGUN, ADDING, SUMMED };               /* ppn_solver.begun */
 
 static uint32_t word(const uint8_t *at) {
     uint32_t x;
@@ -115,27 +116,38 @@ static int run_part(const ppn_solver *s, uint32_t number, uint32_t first, uint32
         uint8_t *tape = slot_at(s, slot) + ppn_stamp_bytes(d);
         ppn_packed one = {deal->points + k * points, deal->cotangents + k * cotangents, deal->number + k,
                           deal->directions};
-        if (!deal->backward)
+        if (deal->job == FORWARD)
             flags |= ppn_device_forward(d, core, s->weights, s->rows, &one, tape, deal->out + k * outputs);
         else if (deal->slot[k] < 0)
             flags |= ppn_device_forward(d, core, s->weights, s->rows, &one, tape, NULL);
-        if (deal->backward)
+        if (deal->job == BACKWARD)
             flags |= ppn_device_backward(d, core, s->weights, s->rows, &one, tape, s->seed, s->step);
     }
     return flags;
 }
 
-/* The batch, dealt to the cores. */
-static int run(ppn_solver *s, uint32_t count) {
+/* A core's share of the job. */
+static int run_share(const ppn_solver *s, uint32_t number, uint32_t first, uint32_t count) {
+    ppn_share share = {(uint16_t)number, (uint16_t)s->cores};
+    const ppn_core *core = &s->core[number];
+    if (s->deal.job == LOADING) return ppn_device_load(s->device, core, s->weights, s->tapes, share);
+    if (s->deal.job == CONTRACTING)
+        return ppn_device_gradients(s->device, core, s->weights, s->core[0].gradients, s->tapes, share);
+    return run_part(s, number, first, count);
+}
+
+/* Have all cores do their share; |count| microbatches are dealt out, where the job is about any. */
+static int run(ppn_solver *s, int job, uint32_t count) {
     ppn_deal *deal = &s->deal;
     uint32_t mine = s->cores < 2 ? count : (count + 1) / 2;
-    if (mine == count) return run_part(s, 0, 0, count);
+    deal->job = job;
+    if (s->cores < 2) return run_share(s, 0, 0, count);
     deal->first = mine;
     deal->count = count - mine;
     SIGNAL(); /* all of it is written before the state is */
     deal->state = WORK;
     SIGNAL();
-    int flags = run_part(s, 0, 0, mine);
+    int flags = run_share(s, 0, 0, mine);
     while (deal->state == WORK) WAIT();
     return flags | deal->flags;
 }
@@ -144,7 +156,7 @@ void ppn_solver_help(ppn_solver *s) {
     ppn_deal *deal = &s->deal;
     while (deal->state != LEAVE) {
         if (deal->state == WORK) {
-            deal->flags = run_part(s, 1, deal->first, deal->count);
+            deal->flags = run_share(s, 1, deal->first, deal->count);
             SIGNAL();
             deal->state = IDLE;
             SIGNAL();
@@ -169,7 +181,8 @@ static int32_t do_write(ppn_solver *s, const uint8_t *payload, uint32_t n) {
     if (n < 4) return PPN_SHORT;
     uint32_t offset = word(payload), all = places.end - places.parameters;
     if (offset > all || n - 4 > all - offset) return PPN_REFUSED;
-    memcpy(s->parameters + places.parameters + offset, payload + 4, n - 4);
+    s->kept = 0;
+    memcpy(s->tapes + places.parameters + offset, payload + 4, n - 4);
     return 0;
 }
 
@@ -177,7 +190,8 @@ static int32_t do_load(ppn_solver *s, uint32_t n, uint8_t *out) {
     if (n) return PPN_SHORT;
     s->kept = 0;
     s->loaded = 1;
-    return flags_in(out, ppn_device_load(s->device, &s->core[0], s->weights, s->parameters));
+    ppn_device_unpack(s->device, s->tapes);
+    return flags_in(out, run(s, LOADING, 0));
 }
 
 /* first u32, packed rows */
@@ -199,7 +213,6 @@ static int32_t take_batch(ppn_solver *s, const uint8_t *payload, uint32_t n, int
     uint32_t cotangents = backward ? ppn_packed_cotangents(s->device, deal->directions) * count : 0;
     if (n != 8 + points + cotangents) return PPN_SHORT;
     if (!s->loaded) return PPN_EARLY;
-    deal->backward = backward;
     deal->points = payload + 8;
     deal->cotangents = payload + 8 + points;
     return (int32_t)count;
@@ -213,7 +226,7 @@ static int32_t do_forward(ppn_solver *s, const uint8_t *payload, uint32_t n, uin
     if (4 + outputs > room) return PPN_NO_ROOM;
     s->deal.out = out + 4;
     take_slots(s, (uint32_t)count, word(payload + 4) != 0);
-    flags_in(out, run(s, (uint32_t)count));
+    flags_in(out, run(s, FORWARD, (uint32_t)count));
     return (int32_t)(4 + outputs);
 }
 
@@ -241,7 +254,7 @@ static int32_t do_backward(ppn_solver *s, const uint8_t *payload, uint32_t n, ui
         free_spare(s);
         find_all(s, (uint32_t)count);
     }
-    return flags_in(out, run(s, (uint32_t)count));
+    return flags_in(out, run(s, BACKWARD, (uint32_t)count));
 }
 
 static int32_t do_gradients(ppn_solver *s, uint32_t n, uint8_t *out, uint32_t room) {
@@ -249,10 +262,11 @@ static int32_t do_gradients(ppn_solver *s, uint32_t n, uint8_t *out, uint32_t ro
     if (n) return PPN_SHORT;
     if (!s->begun) return PPN_EARLY;
     if (4 + peaks > room) return PPN_NO_ROOM;
-    for (uint32_t k = 1; s->begun == ADDING && k < s->cores; k++)
-        ppn_device_merge(s->device, &s->core[0], &s->core[k]);
+    for (uint32_t k = 1; s->begun == ADDING && k < s->cores; k++) ppn_device_merge(s->device, &s->core[0], &s->core[k]);
     s->begun = SUMMED; /* so that sums of other cores are added once */
-    flags_in(out, ppn_device_gradients(s->device, &s->core[0], s->weights, s->parameters, out + 4));
+    s->kept = 0;
+    flags_in(out, run(s, CONTRACTING, 0));
+    ppn_device_pack(s->device, s->tapes, out + 4);
     return (int32_t)(4 + peaks);
 }
 
@@ -263,20 +277,29 @@ static int32_t do_read(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_
     uint32_t offset = word(payload), length = word(payload + 4), all = places.gradients;
     if (offset > all || length > all - offset) return PPN_REFUSED;
     if (length > room) return PPN_NO_ROOM;
-    memcpy(out, s->parameters + offset, length);
+    memcpy(out, s->tapes + offset, length);
     return (int32_t)length;
 }
 
 int32_t ppn_solver_do(ppn_solver *s, uint8_t kind, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
     switch (kind) {
-    case PPN_WRITE: return do_write(s, payload, n);
-    case PPN_LOAD: return do_load(s, n, out);
-    case PPN_DIRECTIONS_SET: return do_directions(s, payload, n, out);
-    case PPN_FORWARD: return do_forward(s, payload, n, out, room);
-    case PPN_BEGIN: return do_begin(s, payload, n);
-    case PPN_BACKWARD: return do_backward(s, payload, n, out);
-    case PPN_GRADIENTS: return do_gradients(s, n, out, room);
-    case PPN_READ: return do_read(s, payload, n, out, room);
-    default: return PPN_REFUSED;
+    case PPN_WRITE:
+        return do_write(s, payload, n);
+    case PPN_LOAD:
+        return do_load(s, n, out);
+    case PPN_DIRECTIONS_SET:
+        return do_directions(s, payload, n, out);
+    case PPN_FORWARD:
+        return do_forward(s, payload, n, out, room);
+    case PPN_BEGIN:
+        return do_begin(s, payload, n);
+    case PPN_BACKWARD:
+        return do_backward(s, payload, n, out);
+    case PPN_GRADIENTS:
+        return do_gradients(s, n, out, room);
+    case PPN_READ:
+        return do_read(s, payload, n, out, room);
+    default:
+        return PPN_REFUSED;
     }
 }

@@ -58,9 +58,10 @@ def build(arch: str, root: Path = ROOT) -> bytes:
 
 def prebuild() -> None:
     """Write the modules of all architectures to ``firmware/prebuilt``, and with what they were compiled."""
+    modules = {arch: build(arch) for arch in TARGETS}
     PREBUILT.mkdir(exist_ok=True)
-    for arch in TARGETS:
-        prebuilt(arch).write_bytes(build(arch))
+    for arch, module in modules.items():
+        prebuilt(arch).write_bytes(module)
     (PREBUILT / "compilers.txt").write_text(compilers())
 
 

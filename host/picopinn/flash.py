@@ -8,6 +8,7 @@ import os
 import string
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -23,11 +24,12 @@ from .link.session import LinkLostError
 
 INFO = "INFO_UF2.TXT"
 _CHUNK = 1 << 14  # bytes between two reports while copying
+_PIECE = 1536  # bytes sent at a time over the prompt
 _RETURN = 10.0  # seconds for a board to come back after a reset
 _MODULES = (6, 3)  # version of .mpy files with native code
 _SURVEY = """
 import os, sys
-from binascii import hexlify
+from binascii import a2b_base64, hexlify
 from hashlib import sha256
 def survey(folder):
     for name in os.listdir(folder or '/'):
@@ -164,14 +166,17 @@ def push(board: Board, files: image.Files, port: str, report: Report) -> list[st
         changed = [path for path, content in files.items() if present.get(path) != sha256(content).hexdigest()]
         for path in sorted(path for path in present if path.startswith("ppn/") and path not in files):
             prompt.exec(f"os.remove({path!r})")
-        total, done = sum(len(files[path]) for path in changed), 0
         if any(path.startswith("ppn/") for path in changed) and not any(path.startswith("ppn/") for path in present):
             prompt.exec("if 'ppn' not in os.listdir('/'): os.mkdir('ppn')")
+        total, done = sum(len(files[path]) for path in changed), 0
         for path in changed:
-            prompt.fs_writefile("incoming", files[path], chunk_size=1024)
-            prompt.exec(f"replace('incoming', {path!r})")
-            done += len(files[path])
-            report(f"sending {path} to {port}", done / total)
+            prompt.exec("file = open('incoming', 'wb')")
+            for at in range(0, len(files[path]), _PIECE):
+                piece = files[path][at : at + _PIECE]
+                prompt.exec(f"file.write(a2b_base64('{b64encode(piece).decode()}'))")
+                done += len(piece)
+                report(f"sending {path} to {port}", done / total)
+            prompt.exec(f"file.close(); replace('incoming', {path!r})")
         if not changed:
             report(f"{port} has all files already", None)
         prompt.exec_raw_no_follow("import machine; machine.reset()")
@@ -189,7 +194,7 @@ def _prompt(port: str) -> Iterator[Any]:
     try:
         with contextlib.redirect_stdout(noise):
             prompt = transport.SerialTransport(port, timeout=_RETURN)
-            prompt.serial.write(b"\0\r\x03")  # ends a frame under way, then picopinn's service
+            _leave_service(prompt.serial)
             prompt.enter_raw_repl(timeout_overall=_RETURN)
     except errors:
         raise UsageError(f"no MicroPython answers at {port}: plug the board in with BOOTSEL held, and repeat") from None
@@ -200,6 +205,14 @@ def _prompt(port: str) -> Iterator[Any]:
     finally:
         with contextlib.suppress(OSError):
             prompt.close()
+
+
+def _leave_service(link: Any) -> None:
+    """End a frame under way, then picopinn's service, and wait for the prompt: what comes sooner, the service takes."""
+    link.write(b"\0\r\x03")
+    link.timeout = 2
+    link.read_until(b">>> ")
+    link.timeout = _RETURN
 
 
 def _check_port(port: str) -> None:

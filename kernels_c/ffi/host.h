@@ -7,13 +7,14 @@
 /* The functions of ppn.h in one variant. */
 typedef struct {
     int (*plan)(ppn_network *, uint16_t, ppn_sizes *);
-    int (*load)(const ppn_network *, uint8_t *, uint8_t *, const int16_t *, const int8_t *);
+    int (*load)(const ppn_network *, uint8_t *, uint8_t *, const int16_t *, const int8_t *, ppn_share);
     int (*forward)(const ppn_network *, const uint8_t *, uint8_t *, const ppn_batch *, int32_t *, int16_t *);
     void (*begin)(const ppn_network *, uint8_t *, const int16_t *, uint8_t);
     int (*backward)(const ppn_network *, const uint8_t *, uint8_t *, uint8_t *, const ppn_batch *, const int16_t *,
                     const int8_t *, ppn_counter);
     void (*merge)(const ppn_network *, uint8_t *, const uint8_t *);
-    int (*gradients)(const ppn_network *, const uint8_t *, const uint8_t *, uint8_t *, int16_t *, int8_t *, uint32_t *);
+    int (*gradients)(const ppn_network *, const uint8_t *, const uint8_t *, uint8_t *, int16_t *, int8_t *, uint32_t *,
+                     ppn_share);
     int (*matmul)(const ppn_matrix *, const ppn_matrix *, int32_t *, int16_t *);
     int (*encode)(uint32_t, const int32_t *, const int16_t *, uint8_t, int16_t *, int8_t *);
     void (*activate)(uint32_t, const int16_t *, const int8_t *, uint8_t, int16_t *, int16_t *);

@@ -96,26 +96,29 @@ static int ppn_flatten(uint32_t blocks, int32_t *x, const int16_t *exps) {
     return top;
 }
 
-/* Element |at| of the row-major order of a matrix of |cols| columns stored in blocks. */
-static uint32_t ppn_place_of(uint32_t at, uint32_t cols) {
-    uint32_t row = at / cols, col = at % cols;
-    return (row / 4 * ppn_up(cols) + col / 4) * 16 + row % 4 * 4 + col % 4;
+/* |count| elements from |at| on of the row-major order of a matrix of |cols| columns stored in blocks. */
+static void ppn_elements(const int32_t *x, uint32_t at, uint32_t count, uint32_t cols, int32_t *to) {
+    uint32_t row = at / cols, col = at - row * cols, wide = ppn_up(cols);
+    for (uint32_t l = 0; l < count; l++) {
+        to[l] = x[(row / 4 * wide + col / 4) * 16 + row % 4 * 4 + col % 4];
+        if (++col < cols) continue;
+        col = 0;
+        row++;
+    }
 }
 
 /* Encode flat integers, stored in blocks of a matrix of |from| columns, as a |rows| x |cols| matrix in SMX(bits). */
 static int ppn_reshape(const int32_t *x, int exp, uint32_t from, uint32_t rows, uint32_t cols, uint8_t *to, int bits) {
-    uint32_t high = ppn_up(rows), wide = ppn_up(cols);
+    uint32_t wide = ppn_up(cols), blocks = ppn_up(rows) * wide, b = 0;
     int flags = 0;
-    for (uint32_t b = 0; b < high * wide; b++) {
-        int32_t block[16];
-        LANES {
-            uint32_t row = b / wide * 4 + (uint32_t)l / 4, col = b % wide * 4 + (uint32_t)l % 4;
-            block[l] = row < rows && col < cols ? x[ppn_place_of(row * cols + col, from)] : 0;
+    for (uint32_t top = 0; top < rows; top += 4)
+        for (uint32_t left = 0; left < cols; left += 4, b++) {
+            int32_t block[16] = {0};
+            uint32_t count = cols - left < 4 ? cols - left : 4;
+            for (uint32_t i = 0; i < 4 && top + i < rows; i++)
+                ppn_elements(x, (top + i) * cols + left, count, from, block + 4 * i);
+            ppn_encode_to(block, exp, bits, PPN_NEAREST, to, blocks, bits > 8, b, &flags);
         }
-        int16_t m[16];
-        int e = ppn_encode16(block, exp, bits, PPN_NEAREST, m, &flags);
-        ppn_store(to, high * wide, bits > 8, b, m, e);
-    }
     return flags;
 }
 

@@ -10,7 +10,7 @@
 #define PPN_CHUNK 16
 #define PPN_FAR (-8192) /* stands for the exponent of a block that does not count: below every alignment */
 
-/* Blocks and, a lane each, their exponents. What lies behind the last block is zero. */
+/* Blocks and, a lane each, their exponents. What lies behind the last block is never read. */
 typedef struct {
     ppn_lanes x[PPN_CHUNK];
     ppn_lanes e;

@@ -16,6 +16,7 @@
 /* A side spread: 16 words a block, and its exponents. */
 typedef struct {
     int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_BLOCKS];
+    int32_t most; /* the largest exponent */
 } ppn_m0_side;
 
 /* Sum over |count| pairs of one output block: the shift of a pair is |top| less its |exps|, if that is 1 to 31. */
@@ -38,7 +39,7 @@ typedef struct {
     const int32_t *left; /* 16 words */
     uint32_t low, span;  /* a term x is common if x + low < span: its bits are in the peak already */
     uint32_t peak;
-    int32_t top;
+    int32_t top, single; /* single: only the first row of a block is not zero */
 } ppn_m0_row;
 
 /* Narrow: p + q <= 30, left words doubled, shifts one more. Wide: p + q = 32, shifts one less. */
@@ -48,11 +49,20 @@ void ppn_m0_narrow16(const ppn_m0_run *run);
 void ppn_m0_narrow16_turned(const ppn_m0_run *run);
 void ppn_m0_wide16(const ppn_m0_run *run);
 void ppn_m0_wide16_turned(const ppn_m0_run *run);
+/* Both sides 8 bits wide and packed: |left| 8 words a block, shifts as they are. */
+void ppn_m0_pairs8(const ppn_m0_run *run);
 void ppn_m0_outer(ppn_m0_row *row);
 
 /* Spread |count| blocks of a run from block |from| on: words are mantissas times 2^up. */
 void ppn_m0_spread(const ppn_run *run, int from, int count, int up, ppn_m0_side *side);
 void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words);
+
+/* Make |count| blocks of a run from block |from| on ready for products with |right|. */
+void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side);
+
+/* Pack an 8-bit matrix, used turned or not: words b1 + b0 2^16, b3 + b2 2^16 of every four that meet a row. Times
+ * a0 + a1 2^16 such a word is a0 b1 + (a0 b0 + a1 b1) 2^16 modulo 2^32: two products in one multiplication. */
+void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pairs);
 
 /* The product of a run of |n| blocks, spread if n <= PPN_M0_BLOCKS, and another; answers its exponent. */
 int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out);

@@ -69,11 +69,13 @@ static inline void ppn_m0_outer_row(ppn_accumulator *a, const ppn_run *left, uin
     int32_t column[16];
     int top = a->exp - left->exps[m] + ppn_m0_spare(left, right);
     ppn_m0_spread_block(left, (int)m, 0, column);
-    for (uint32_t n = 0; n < count; n++)
+    for (uint32_t n = 0; side->most > top && n < count; n++)
         if (side->exps[n] > top) ppn_outer_block(a, left, m, right, from + n, sums + n * 16);
     uint32_t full = ~a->peak & (a->peak + 1u); /* the peak has all bits below */
     if (full > 1u << 30) full = 1u << 30;      /* span must fit */
-    ppn_m0_row row = {side->words, sums, side->exps, count, column, full - 1, 2 * full - 1, a->peak, top};
+    int32_t others = 0;
+    for (int l = 4; l < 16 && !others; l++) others = column[l];
+    ppn_m0_row row = {side->words, sums, side->exps, count, column, full - 1, 2 * full - 1, a->peak, top, !others};
     ppn_m0_outer(&row);
     a->peak = row.peak;
 }

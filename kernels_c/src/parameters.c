@@ -36,26 +36,49 @@ static void ppn_load_bias(uint8_t *at, uint32_t blocks, const int16_t *m, const 
     memcpy(at + 8 * blocks, e, blocks);
 }
 
-int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps) {
+static int ppn_is_mine(ppn_share share, uint32_t stage) { return stage % share.parts == share.part; }
+
+/* Blocks of a stage's matrix or cores as they travel. */
+static uint32_t ppn_stage_blocks(const ppn_network *net, const ppn_stage *s) {
+    return s->chain < 0 ? ppn_matrix_blocks(s) : ppn_chain_blocks(&net->chains[s->chain]);
+}
+
+/* A stage's matrix, loaded as it stands or contracted from its cores. */
+static int ppn_load_factor(const ppn_network *net, uint32_t i, uint8_t *weights, uint8_t *scratch,
+                           const int16_t *mantissas, const int8_t *exps) {
+    const ppn_stage *s = &net->stages[i];
+    const ppn_place *p = &net->places[i];
+    if (s->chain < 0) {
+        ppn_load_matrix(weights + p->matrix, ppn_matrix_blocks(s), net->bits_weights, mantissas, exps);
+        return 0;
+    }
+    const ppn_chain *chain = &net->chains[s->chain];
+    ppn_chain_load(chain, weights + p->cores, mantissas, exps);
+    return ppn_chain_contract(chain, weights + p->cores, scratch, weights + p->matrix, net->bits_weights);
+}
+
+static int ppn_load_stage(const ppn_network *net, uint32_t i, uint8_t *weights, uint8_t *scratch,
+                          const int16_t *mantissas, const int8_t *exps) {
+    const ppn_stage *s = &net->stages[i];
+    const ppn_place *p = &net->places[i];
+    uint32_t blocks = ppn_stage_blocks(net, s);
+    int flags = ppn_load_factor(net, i, weights, scratch, mantissas, exps);
+#if PPN_M0
+    if (p->pairs) ppn_m0_pack(weights + p->matrix, ppn_matrix_blocks(s), s->expand, weights + p->pairs);
+#endif
+    if (s->closes) ppn_load_bias(weights + p->bias, p->out_blocks, mantissas + blocks * 16, exps + blocks);
+    return flags;
+}
+
+int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps,
+             ppn_share share) {
     int flags = 0;
     for (uint32_t i = 0; i < net->stage_count; i++) {
         const ppn_stage *s = &net->stages[i];
-        const ppn_place *p = &net->places[i];
-        uint32_t blocks = ppn_matrix_blocks(s), taken = blocks;
-        if (s->chain < 0) {
-            ppn_load_matrix(weights + p->matrix, blocks, net->bits_weights, mantissas, exps);
-        } else {
-            const ppn_chain *chain = &net->chains[s->chain];
-            taken = ppn_chain_blocks(chain);
-            ppn_chain_load(chain, weights + p->cores, mantissas, exps);
-            flags |= ppn_chain_contract(chain, weights + p->cores, scratch, weights + p->matrix, net->bits_weights);
-        }
-        mantissas += taken * 16;
-        exps += taken;
-        if (!s->closes) continue;
-        ppn_load_bias(weights + p->bias, p->out_blocks, mantissas, exps);
-        mantissas += p->out_blocks * 16u;
-        exps += p->out_blocks;
+        uint32_t blocks = ppn_stage_blocks(net, s) + (s->closes ? net->places[i].out_blocks : 0);
+        if (ppn_is_mine(share, i)) flags |= ppn_load_stage(net, i, weights, scratch, mantissas, exps);
+        mantissas += blocks * 16;
+        exps += blocks;
     }
     return flags;
 }
@@ -77,35 +100,40 @@ static void ppn_void_values(uint32_t blocks, int16_t *mantissas, int8_t *exps) {
     memset(exps, PPN_ZERO_EXP, blocks);
 }
 
+/* What a stage's sums say of its matrix or cores. */
+static int ppn_matrix_values(const ppn_network *net, uint32_t i, const uint8_t *weights, const uint8_t *gradients,
+                             uint8_t *scratch, const ppn_accumulator *a, int16_t *mantissas, int8_t *exps) {
+    const ppn_stage *s = &net->stages[i];
+    const ppn_place *p = &net->places[i];
+    const int32_t *sums = (const int32_t *)(const void *)(gradients + p->sum);
+    if (s->chain < 0) return ppn_encode_blocks(ppn_matrix_blocks(s), sums, &a->exp, 0, 16, mantissas, exps);
+    return ppn_chain_return(&net->chains[s->chain], weights + p->cores, scratch, sums, a->exp, mantissas, exps);
+}
+
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
-                  int16_t *mantissas, int8_t *exps, uint32_t *peaks) {
-    const ppn_accumulator *a = (const ppn_accumulator *)(const void *)(gradients + 4);
+                  int16_t *mantissas, int8_t *exps, uint32_t *peaks, ppn_share share) {
+    const ppn_accumulator *accumulators = (const ppn_accumulator *)(const void *)(gradients + 4);
     uint32_t limit = (uint32_t)1 << gradients[0];
     int flags = 0;
     for (uint32_t i = 0; i < net->stage_count; i++) {
         const ppn_stage *s = &net->stages[i];
         const ppn_place *p = &net->places[i];
-        const int32_t *sums = (const int32_t *)(const void *)(gradients + p->sum);
-        const ppn_chain *chain = s->chain < 0 ? NULL : &net->chains[s->chain];
-        uint32_t blocks = chain ? ppn_chain_blocks(chain) : ppn_matrix_blocks(s);
-        if (a->peak > limit)
-            ppn_void_values(blocks, mantissas, exps);
-        else if (!chain)
-            flags |= ppn_encode_blocks(blocks, sums, &a->exp, 0, 16, mantissas, exps);
-        else
-            flags |= ppn_chain_return(chain, weights + p->cores, scratch, sums, a->exp, mantissas, exps);
-        mantissas += blocks * 16;
-        exps += blocks;
-        *peaks++ = (a++)->peak;
-        if (!s->closes) continue;
-        sums = (const int32_t *)(const void *)(gradients + p->bias_sum);
-        if (a->peak > limit)
-            ppn_void_values(p->out_blocks, mantissas, exps);
-        else
-            flags |= ppn_bias_values(sums, a->exp, p->out_blocks, mantissas, exps);
-        mantissas += p->out_blocks * 16u;
-        exps += p->out_blocks;
-        *peaks++ = (a++)->peak;
+        const ppn_accumulator *a = &accumulators[p->accumulator];
+        uint32_t blocks = ppn_stage_blocks(net, s), biases = s->closes ? p->out_blocks : 0;
+        if (ppn_is_mine(share, i)) {
+            const int32_t *bias_sums = (const int32_t *)(const void *)(gradients + p->bias_sum);
+            if (a[0].peak > limit)
+                ppn_void_values(blocks, mantissas, exps);
+            else
+                flags |= ppn_matrix_values(net, i, weights, gradients, scratch, a, mantissas, exps);
+            if (biases && a[1].peak > limit)
+                ppn_void_values(biases, mantissas + blocks * 16, exps + blocks);
+            else if (biases)
+                flags |= ppn_bias_values(bias_sums, a[1].exp, biases, mantissas + blocks * 16, exps + blocks);
+            for (uint32_t k = 0; k <= s->closes; k++) peaks[p->accumulator + k] = a[k].peak;
+        }
+        mantissas += (blocks + biases) * 16;
+        exps += blocks + biases;
     }
     return flags;
 }

@@ -1,5 +1,5 @@
-/* run_case.c: cases through the kernels, for tests/test_compilers.py. On a host from files, on a bare Cortex-M from
- * memory.
+/* run_case.c: cases through the kernels, for tests/test_compilers.py. On a host, or a Cortex-M4 that
+ * borrows the host's files, from files; on a bare Cortex-M from memory.
  *
  * run_case FILE       answers one case: writes what came out to the standard output
  * run_case plan FILE  for every description in FILE: what ppn_plan() says; what it accepts is run on made-up numbers
@@ -142,15 +142,16 @@ static void run(const struct head *head, const ppn_network *net, const ppn_sizes
     int16_t *out_exps = take(outs * 2, 2), *values = take(blocks * 32, 2);
     int8_t *exps = take(blocks, 1);
     uint32_t *peaks = take(sizes->accumulators * 4u, 4);
+    ppn_share all = {0, 1};
 
-    int flags = ppn_load(net, weights, scratch, n->weights, n->weight_exps);
+    int flags = ppn_load(net, weights, scratch, n->weights, n->weight_exps, all);
     flags |= ppn_forward(net, weights, scratch, &batch, out, out_exps);
     batch.count = split;
     uint8_t *sums = sums_of(head, net, sizes, weights, scratch, batch, 0, n, &flags);
     batch.count = count - split;
     uint8_t *others = sums_of(head, net, sizes, weights, scratch, batch, split, n, &flags);
     ppn_merge(net, sums, others);
-    flags |= ppn_gradients(net, weights, sums, scratch, values, exps, peaks);
+    flags |= ppn_gradients(net, weights, sums, scratch, values, exps, peaks, all);
 
     put_word(flags);
     put(out, outs * 64);
@@ -206,10 +207,11 @@ static void put(const void *from, uint32_t bytes) {
 
 static uint8_t *read_file(const char *name, size_t *bytes) {
     FILE *file = must(fopen(name, "rb"));
-    size_t room = 1 << 24;
-    uint8_t *text = must(malloc(room));
-    *bytes = fread(text, 1, room, file);
-    if (*bytes == room) abort();
+    if (fseek(file, 0, SEEK_END)) abort();
+    *bytes = (size_t)ftell(file);
+    rewind(file);
+    uint8_t *text = must(malloc(*bytes));
+    if (fread(text, 1, *bytes, file) != *bytes) abort();
     fclose(file);
     return text;
 }

@@ -18,6 +18,8 @@ from ..kernels import LANES, Plan, ffi, pointer
 from ..network import Program
 from .base import Gradients, Rows, Scaling, Values
 
+_ALL = ffi.new("ppn_share *", [0, 1])[0]
+
 Bytes = NDArray[np.uint8]
 Call = Callable[[], int]  # a C function with its arguments; answers flags
 
@@ -66,6 +68,7 @@ class LocalDevice:
             self._lanes[0].scratch.c,
             pointer("int16_t[]", weights.mantissas),
             pointer("int8_t[]", weights.exponents),
+            _ALL,
         )
 
     def forward(self, points: Rows, directions: Rows | None, keep: bool = False) -> Values:
@@ -128,6 +131,7 @@ class LocalDevice:
             pointer("int16_t[]", out.values.mantissas),
             pointer("int8_t[]", out.values.exponents),
             pointer("uint32_t[]", out.peaks),
+            _ALL,
         )
         return out
 

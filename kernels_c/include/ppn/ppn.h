@@ -30,6 +30,7 @@ extern "C" {
 #define PPN_MODES 4          /* modes of a half-chain, at most */
 #define PPN_INNER 4096       /* rows or columns of a stage matrix, at most */
 #define PPN_STAGES 1024      /* stages, at most */
+#define PPN_PAIRS 256        /* matrix blocks that a network may have to be kept packed, too: 8 KiB */
 #define PPN_DIRECTIONS 4095  /* directions, at most */
 #define PPN_ZERO_EXP (-128)  /* exponent of a zero SMX block */
 #define PPN_EMPTY_EXP (-256) /* exponent of an empty block-scaled result */
@@ -66,6 +67,7 @@ typedef struct {
 /* Where a stage's data lie, as byte offsets into the regions; filled by ppn_plan(). */
 typedef struct {
     uint32_t matrix, bias, cores;   /* in weights */
+    uint32_t pairs;                 /* in weights, 0: none; the matrix packed for a Cortex-M0+ */
     uint32_t sum, bias_sum;         /* in gradients */
     uint32_t input, slope;          /* in a tape; slope: the closing stage's linearization */
     uint16_t accumulator;           /* index of the matrix's accumulator; its bias follows */
@@ -115,10 +117,17 @@ typedef struct {
  * Returns PPN_OK or why not; then |sizes| is untouched. */
 int ppn_plan(ppn_network *net, uint16_t directions, ppn_sizes *sizes);
 
+/* Which stages a call works on, so that cores can share the work, each with a scratch of its own: those whose number is
+ * |part| modulo |parts|. {0, 1}: all. */
+typedef struct {
+    uint16_t part, parts;
+} ppn_share;
+
 /* Set all parameters: |mantissas|, |exps| hold sizes.parameter_blocks blocks, tensor after tensor (each stage: its
  * matrix in SMX(w) or its chain's cores in SMX(16); then its bias in SMX(16), row 0 of each block). Contracts the
  * cores. Returns flags. */
-int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps);
+int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps,
+             ppn_share share);
 
 /* Run |batch| forward. |out|, |out_exps|: count x S x out_blocks blocks of 16 int32 and one exponent. Returns flags. */
 int ppn_forward(const ppn_network *net, const uint8_t *weights, uint8_t *scratch, const ppn_batch *batch, int32_t *out,
@@ -139,7 +148,7 @@ void ppn_merge(const ppn_network *net, uint8_t *gradients, const uint8_t *other)
 /* Contract the sums back to parameters. |mantissas|, |exps|: SMX(16), every block that ppn_load() reads, in its order;
  * |peaks|: one an accumulator (above 2^limit: the step saturated, the tensor's values are zero). Returns flags. */
 int ppn_gradients(const ppn_network *net, const uint8_t *weights, const uint8_t *gradients, uint8_t *scratch,
-                  int16_t *mantissas, int8_t *exps, uint32_t *peaks);
+                  int16_t *mantissas, int8_t *exps, uint32_t *peaks, ppn_share share);
 
 /* One matrix for ppn_matmul(): |rows| x |cols| blocks of SMX(bits). */
 typedef struct {
