@@ -52,7 +52,7 @@ class Network:
         device, sizes = self._open(payload[messages.size(messages.CONFIGURE_HEAD) :])
         gc.collect()
         free = gc.mem_free() + len(device)
-        used, slots, cores = messages.plan(sizes, free, wanted, min(cores, self._cores))
+        used, slots, cores = messages.plan(sizes, free, wanted, min(max(cores, 1), self._cores))
         if used > free:
             raise RefusedError(f"does not fit: {used} bytes needed, {free} are free")
         self._memory = self._take(device, sizes, slots, cores)
@@ -90,4 +90,5 @@ class Network:
                 return
             except OSError:
                 sleep_ms(1)
+        self.solver = None  # that would wait for the other core
         raise RefusedError("the other core is busy: reset the board, or use --cores 1")

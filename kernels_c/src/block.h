@@ -25,7 +25,7 @@
 static inline int ppn_min(int a, int b) { return a < b ? a : b; }
 static inline int ppn_max(int a, int b) { return a > b ? a : b; }
 static inline int32_t ppn_clip(int32_t x, int32_t m) { return x > m ? m : x < -m ? -m : x; }
-static inline int32_t ppn_abs(int32_t x) { return x < 0 ? -x : x; }
+static inline int32_t ppn_abs(int32_t x) { return x < 0 ? (int32_t)(0u - (uint32_t)x) : x; } /* -2^31 stays */
 static inline int32_t ppn_largest(int bits) { return (1 << (bits - 1)) - 1; }
 
 /* Number of bits of x. */
