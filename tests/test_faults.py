@@ -6,15 +6,7 @@ it and the host, and does to one byte what cables do.
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -24,9 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import Case, Outputs, Spec, differing, masked
-from ppn import frames, messages
 
-from picopinn import cli, train
 from picopinn.device import addresses
 from picopinn.device.base import Device, Rows
 from picopinn.device.local import LocalDevice
@@ -39,7 +29,6 @@ FAULTS = "cut", "flipped", "doubled", "delayed", "closed"
 PARTS = 4  # of the offsets, so that workers share them
 RETRY = 0.01
 DELAY = 3 * RETRY  # the host has asked again when the byte comes
-
 
 
 def travelling(case: Case) -> Case:
