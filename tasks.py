@@ -110,6 +110,13 @@ def test(c: Context) -> None:
     _run(c, f"{PYTHON} -m pytest -q -n auto")
 
 
+@task(help={"frames": "how many"})
+def fuzz(c: Context, frames: int = 10_000_000) -> None:
+    """Send a device that many frames, good and bad, under sanitizers: a few minutes."""
+    os.environ["PICOPINN_FUZZ_FRAMES"] = str(frames)
+    _run(c, f"{PYTHON} -m pytest -q tests/test_fuzz.py")
+
+
 @task
 def bench(c: Context) -> None:
     """Run the benchmarks, one after the other."""

@@ -28,6 +28,7 @@ SHAPES: dict[str, dict[str, Any]] = {  # of hidden layers
     "tt4": {"hidden": 24, "tt": (2, 1, 3, 4)},
 }
 LARGE: dict[str, dict[str, Any]] = {"256": {"hidden": 256, "tt": None}, "16x16": {"hidden": 256, "tt": (16, 16)}}
+TINY: dict[str, dict[str, Any]] = {"4": {"hidden": 4, "tt": None}}  # few bytes
 DEFAULT = Precision()
 Outputs = dict[str, NDArray[Any]]
 
@@ -94,7 +95,7 @@ class Spec:
             rank=self.rank,
             activation=self.activation,  # type: ignore[arg-type]
             contraction=self.contraction,  # type: ignore[arg-type]
-            **{**SHAPES, **LARGE}[self.shape],
+            **{**SHAPES, **LARGE, **TINY}[self.shape],
         )
 
     def case(self) -> Case:

@@ -81,6 +81,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     one = fit.memory(*CASES["small, one core"][:2], BOARD, 8, 1)
     printed = capsys.readouterr().out
     assert f"{one.used:,}" in printed
+    assert f"{one.heap - one.used:,}" in printed
     assert f"{one.regions['tape'] * one.tapes:,}" in printed
     assert "used by 1 core " in printed
     assert cli.main(command) == 0

@@ -154,8 +154,8 @@ static mp_obj_t device_open(mp_obj_t device, mp_obj_t program) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(device_open_obj, device_open);
 
-/* solver_open(solver, device, weights, rows, parameters, tapes, slots, keep, cores): |cores| is a list of (gradients,
- * scratch, numbers). All are of the sizes that device_open() said, and stay alive as long as the solver. */
+/* solver_open(solver, device, weights, rows, tapes, slots, keep, cores): |cores| is a list of (gradients, scratch,
+ * numbers). All are of the sizes that device_open() said, and stay alive as long as the solver. */
 static mp_obj_t solver_open(size_t n, const mp_obj_t *a) {
     ppn_solver *s = solver_of(a[0]);
     size_t cores, three;
@@ -163,11 +163,10 @@ static mp_obj_t solver_open(size_t n, const mp_obj_t *a) {
     s->device = (const ppn_device *)(const void *)region(a[1], sizeof(ppn_device));
     s->weights = region(a[2], 0);
     s->rows = region(a[3], 0);
-    s->parameters = region(a[4], 0);
-    s->tapes = region(a[5], 0);
-    s->slots = number(a[6]);
-    s->keep = number(a[7]);
-    mp_obj_get_array(a[8], &cores, &core);
+    s->tapes = region(a[4], 0);
+    s->slots = number(a[5]);
+    s->keep = number(a[6]);
+    mp_obj_get_array(a[7], &cores, &core);
     s->cores = (uint32_t)cores;
     for (size_t k = 0; k < cores && k < PPN_CORES; k++) {
         mp_obj_get_array(core[k], &three, &items);
@@ -178,7 +177,7 @@ static mp_obj_t solver_open(size_t n, const mp_obj_t *a) {
     ppn_solver_open(s);
     return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(solver_open_obj, 9, 9, solver_open);
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(solver_open_obj, 8, 8, solver_open);
 
 /* help(solver): compute along, on another core, until dismiss(solver). */
 static mp_obj_t help(mp_obj_t solver) {

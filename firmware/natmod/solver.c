@@ -130,9 +130,9 @@ static int run_part(const ppn_solver *s, uint32_t number, uint32_t first, uint32
 static int run_share(const ppn_solver *s, uint32_t number, uint32_t first, uint32_t count) {
     ppn_share share = {(uint16_t)number, (uint16_t)s->cores};
     const ppn_core *core = &s->core[number];
-    if (s->deal.job == LOADING) return ppn_device_load(s->device, core, s->weights, s->parameters, share);
+    if (s->deal.job == LOADING) return ppn_device_load(s->device, core, s->weights, s->tapes, share);
     if (s->deal.job == CONTRACTING)
-        return ppn_device_gradients(s->device, core, s->weights, s->core[0].gradients, s->parameters, share);
+        return ppn_device_gradients(s->device, core, s->weights, s->core[0].gradients, s->tapes, share);
     return run_part(s, number, first, count);
 }
 
@@ -181,7 +181,8 @@ static int32_t do_write(ppn_solver *s, const uint8_t *payload, uint32_t n) {
     if (n < 4) return PPN_SHORT;
     uint32_t offset = word(payload), all = places.end - places.parameters;
     if (offset > all || n - 4 > all - offset) return PPN_REFUSED;
-    memcpy(s->parameters + places.parameters + offset, payload + 4, n - 4);
+    s->kept = 0;
+    memcpy(s->tapes + places.parameters + offset, payload + 4, n - 4);
     return 0;
 }
 
@@ -189,7 +190,7 @@ static int32_t do_load(ppn_solver *s, uint32_t n, uint8_t *out) {
     if (n) return PPN_SHORT;
     s->kept = 0;
     s->loaded = 1;
-    ppn_device_unpack(s->device, s->parameters);
+    ppn_device_unpack(s->device, s->tapes);
     return flags_in(out, run(s, LOADING, 0));
 }
 
@@ -263,8 +264,9 @@ static int32_t do_gradients(ppn_solver *s, uint32_t n, uint8_t *out, uint32_t ro
     if (4 + peaks > room) return PPN_NO_ROOM;
     for (uint32_t k = 1; s->begun == ADDING && k < s->cores; k++) ppn_device_merge(s->device, &s->core[0], &s->core[k]);
     s->begun = SUMMED; /* so that sums of other cores are added once */
+    s->kept = 0;
     flags_in(out, run(s, CONTRACTING, 0));
-    ppn_device_pack(s->device, s->parameters, out + 4);
+    ppn_device_pack(s->device, s->tapes, out + 4);
     return (int32_t)(4 + peaks);
 }
 
@@ -275,7 +277,7 @@ static int32_t do_read(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_
     uint32_t offset = word(payload), length = word(payload + 4), all = places.gradients;
     if (offset > all || length > all - offset) return PPN_REFUSED;
     if (length > room) return PPN_NO_ROOM;
-    memcpy(out, s->parameters + offset, length);
+    memcpy(out, s->tapes + offset, length);
     return (int32_t)length;
 }
 

@@ -4,8 +4,8 @@
  * batch is dealt to one core or, where another runs ppn_solver_help(), to two; the answers are the same.
  *
  * Tapes: a slot each (ppn_device_sizes.tape). A microbatch that was run forward with |keep| is found again by its
- * points and directions, so that its backward need not run forward once more; other parameters or directions make all
- * forgotten.
+ * points and directions, so that its backward need not run forward once more. Other parameters or directions make all
+ * forgotten, and so do gradients on their way out, since they lie where the tapes are.
  */
 #ifndef PPN_SOLVER_H
 #define PPN_SOLVER_H
@@ -44,7 +44,7 @@ typedef struct {
 
 struct ppn_solver {
     const ppn_device *device;
-    uint8_t *weights, *rows, *parameters, *tapes;
+    uint8_t *weights, *rows, *tapes; /* tapes: parameters and gradients pass through them, too, so of their size */
     ppn_core core[PPN_CORES];
     uint32_t cores, slots; /* ...; tapes, at least one a core */
     uint32_t keep;         /* tapes that may keep a microbatch: all, or those that are not spare */

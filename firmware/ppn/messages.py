@@ -93,16 +93,22 @@ def plan(sizes: tuple[int, ...], free: int, tapes: int, cores: int) -> tuple[int
         cores: that the device has.
     """
     device, weights, rows, parameters, gradients, scratch, numbers, tape = [_whole(count) for count in sizes]
-    shared, own = device + weights + rows + parameters, gradients + scratch + numbers
+    shared, own = device + weights + rows, gradients + scratch + numbers
     room = free - RESERVE - shared
-    while cores > 1 and cores * (own + tape + STACK) - STACK > room:
+    while cores > 1 and cores * (own + STACK) - STACK + max(cores * tape, parameters) > room:
         cores -= 1
     fixed = cores * (own + STACK) - STACK
     kept = tapes
     while kept > cores and fixed + kept * tape > room:
         kept -= 1
     kept = max(kept, cores)
-    return shared + fixed + kept * tape, kept, cores
+    return shared + fixed + tape_bytes(sizes, kept), kept, cores
+
+
+def tape_bytes(sizes: tuple[int, ...], tapes: int) -> int:
+    """Memory of so many tapes; parameters and gradients pass through it while no tape is in use."""
+    tape, parameters = sizes[REGIONS.index("tape")], sizes[REGIONS.index("parameters")]
+    return max(tapes * _whole(tape), _whole(parameters))
 
 
 def _whole(count: int) -> int:

@@ -58,7 +58,7 @@ class Network:
         self._memory = self._take(device, sizes, slots, cores)
         self.solver = bytearray(self._native.SOLVER)
         keep = slots if slots >= wanted else slots - cores
-        self._native.solver_open(self.solver, *self._memory[:5], slots, keep, self._memory[5])
+        self._native.solver_open(self.solver, *self._memory[:4], slots, keep, self._memory[4])
         if cores > 1:
             self._start_helper()
         return tuple(sizes) + (used, gc.mem_free(), slots, cores)  # noqa: RUF005 -- MicroPython has no such display
@@ -76,10 +76,10 @@ class Network:
 
     def _take(self, device, sizes, slots, cores):
         """Memory as ``native.solver_open`` takes it; the tapes, the largest piece, first."""
-        _, weights, rows, parameters, gradients, scratch, numbers, tape = sizes
-        tapes = bytearray(slots * tape)
+        _, weights, rows, _, gradients, scratch, numbers, _ = sizes
+        tapes = bytearray(messages.tape_bytes(sizes, slots))
         own = [(bytearray(gradients), bytearray(scratch), bytearray(numbers)) for _ in range(cores)]
-        return device, bytearray(weights), bytearray(rows), bytearray(parameters), tapes, own
+        return device, bytearray(weights), bytearray(rows), tapes, own
 
     def _start_helper(self):
         """Have the other core compute along. It may still be leaving an earlier call."""

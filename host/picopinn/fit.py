@@ -51,17 +51,21 @@ def memory(program: Program, directions: int, board: Board, microbatches: int, c
 
 
 def table(memory: Memory, board: Board) -> Table:
-    """The regions, those of one core or one tape named so, and what they come to."""
+    """The regions and what they come to; parameters pass through the memory of the tapes."""
     result = Table()
     result.add_column(f"on a {board.title}")
     result.add_column("bytes", justify="right")
-    counts = {**dict.fromkeys(("gradients", "scratch", "numbers"), memory.cores), "tape": memory.tapes}
-    for region, size in memory.regions.items():
-        times = counts.get(region, 1)
+    regions, cores = dict(memory.regions), memory.cores
+    tapes = messages.tape_bytes(tuple(regions.values()), memory.tapes)
+    for region in ("parameters", "tape"):
+        del regions[region]
+    for region, size in regions.items():
+        times = cores if region in ("gradients", "scratch", "numbers") else 1
         result.add_row(region if times == 1 else f"{region} x {times}", f"{size * times:,}")
-    if memory.cores > 1:
+    result.add_row(f"tape x {memory.tapes}", f"{tapes:,}")
+    if cores > 1:
         result.add_row("stack of the second core", f"{messages.STACK:,}")
     result.add_section()
-    result.add_row(f"used by {memory.cores} core{'s' if memory.cores > 1 else ''}", f"{memory.used:,}")
+    result.add_row(f"used by {cores} core{'s' if cores > 1 else ''}", f"{memory.used:,}")
     result.add_row("left", f"{memory.heap - memory.used:,}")
     return result

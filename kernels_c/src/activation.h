@@ -144,7 +144,7 @@ static inline void ppn_square(const int16_t *a, int16_t *q) {
 }
 
 static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_block *s, ppn_pair_out *out) {
-    int16_t q[16];
+    _Alignas(4) int16_t q[16];
     int32_t t[16];
     int even = ppn_term(s, -14), square = ppn_term_square(a, 0);
     ppn_sum sum = ppn_sum_open(2);

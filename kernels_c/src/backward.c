@@ -79,7 +79,7 @@ static void ppn_put_sum2(ppn_transpose *t, uint32_t stream, const int16_t *x, co
 static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
     const ppn_block *odd = &t->b->column[stream], *even = &t->b->column[stream + 1];
     ppn_kept d = ppn_change(t, stream), n = ppn_change(t, stream + 1);
-    int16_t m1[16];
+    _Alignas(4) int16_t m1[16];
     int jet = t->b->pass.net->mode == PPN_JET;
     if (!jet) p1 = ppn_stream_slope(p1, n.m, n.e, m1);
     ppn_put_sum2(t, stream, p1, odd->m, ppn_term(odd, -14), d.m, even->m, ppn_kept_exp(d.e, even->e));
@@ -93,7 +93,7 @@ static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1
 
 static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
     ppn_kept change = ppn_change(t, stream);
-    int16_t m1[16];
+    _Alignas(4) int16_t m1[16];
     int32_t x[16];
     int e = ppn_scale(ppn_stream_slope(p1, change.m, change.e, m1), &t->b->column[stream], x);
     ppn_put_cotangent(t, stream, x, e);

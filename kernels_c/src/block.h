@@ -18,6 +18,7 @@
 #define PPN_COPY(to, from) memcpy(to, from, 32)
 #endif
 
+#define PPN_M0_PAIRS 2 /* |turned| of a matrix packed by ppn_m0_pack() */
 #define LANES for (int l = 0; l < 16; l++)
 #define UNUSED_TERM INT16_MIN /* exponent of a term left out of an aligned sum */
 
@@ -122,7 +123,7 @@ static inline int ppn_encode_plain(const int32_t *x, int e, int bits, ppn_roundi
 /* The same; |m| is int16, or int8 if not |wide|. */
 int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide, int *flags);
 
-/* out = x y; out = rnd(x y, shift); out += rnd(x y, shift); shift >= 1. */
+/* out = x y; out = rnd(x y, shift); out += rnd(x y, shift); shift >= 1. x, y and m, q below are word-aligned. */
 void ppn_m0_times(const int16_t *x, const int16_t *y, int32_t *out);
 void ppn_m0_multiply(const int16_t *x, const int16_t *y, int32_t *out, int shift);
 void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int shift);

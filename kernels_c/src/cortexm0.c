@@ -9,25 +9,24 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
 #define UNUSED __attribute__((unused))
 #define NAKED __attribute__((naked, noinline))
 
-/* r7 runs through the spread blocks, r8 stands at the right block, r9 is its step, r10 counts, r11 runs through the
- * exponents, r12 is the top, lr the pair's shift; the 16 sums lie on the stack. r0 to r3 hold four elements of the
- * right block. */
+/* r7 runs through the spread blocks, r8 stands at the right block, r9 is its step, r11 runs through the
+ * exponents up to r10, r12 is the top, lr the pair's shift; the 16 sums lie on the stack. r0 to r3 hold four elements
+ * of the right block. */
 #define ENTER                                                                                                          \
     "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"                          \
     "sub sp, #68\n"                                                                                                    \
-    "ldmia r0!, {r1-r6}\n mov r7, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n mov r10, r5\n str r6, [sp, #64]\n"      \
+    "ldmia r0!, {r1-r6}\n mov r7, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n str r6, [sp, #64]\n lsls r5, r5, #2\n " \
+    "adds r5, r4\n mov r10, r5\n"                                                                                      \
     "ldr r0, [r0]\n mov r12, r0\n"                                                                                     \
     "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n mov r4, sp\n"                                             \
     "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n"                              \
     "b 1f\n"                                                                                                           \
-    "2: adds r7, #64\n"                                                                                                \
-    "3: add r8, r9\n mov r4, r10\n subs r4, #1\n mov r10, r4\n beq 4f\n"                                               \
-    "1: mov r4, r11\n ldmia r4!, {r5}\n mov r11, r4\n mov r6, r12\n subs r5, r6, r5\n cmp r5, #31\n bhi 2b\n"          \
-    "mov lr, r5\n b 5f\n"                                                                                              \
     "4: ldr r0, [sp, #64]\n mov r1, sp\n"                                                                              \
     "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
     "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
-    "add sp, #68\n" LEAVE "5:\n"
+    "add sp, #68\n" LEAVE "2: adds r7, #64\n add r8, r9\n cmp r11, r10\n beq 4b\n"                                     \
+    "1: mov r4, r11\n ldmia r4!, {r5}\n mov r11, r4\n mov r6, r12\n subs r5, r6, r5\n cmp r5, #31\n bhi 2b\n"          \
+    "mov lr, r5\n"
 #define LEAVE "pop {r4-r7}\n mov r8, r4\n mov r9, r5\n mov r10, r6\n mov r11, r7\n pop {r4-r7, pc}\n"
 
 /* Elements at byte offsets a, b, c, d of the right block. */
@@ -67,6 +66,40 @@ RUN(ppn_m0_narrow16_turned, NARROW, HALVES(0, 8, 16, 24), HALVES(2, 10, 18, 26),
 RUN(ppn_m0_wide16, WIDE, HALVES(0, 2, 4, 6), HALVES(8, 10, 12, 14), HALVES(16, 18, 20, 22), HALVES(24, 26, 28, 30))
 RUN(ppn_m0_wide16_turned, WIDE, HALVES(0, 8, 16, 24), HALVES(2, 10, 18, 26), HALVES(4, 12, 20, 28),
     HALVES(6, 14, 22, 30))
+
+/* Packed: r7 runs through the right block at r8, lr stands at the left one, r10 is the end of the exponents; r4 the
+ * shift, r5 zero. Of a packed product, the upper half and the carry of the lower half's sign are two products. */
+#define PAIR_SHIFT(at)                                                                                                 \
+    "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n asrs r2, r2, #16\n adcs r2, r5\n asrs r3, r3, #16\n"            \
+    "adcs r2, r3\n ldr r6, [sp, #" #at "]\n asrs r2, r4\n adcs r6, r2\n str r6, [sp, #" #at "]\n"
+#define PAIR_ADD(at)                                                                                                   \
+    "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n ldr r6, [sp, #" #at "]\n asrs r2, r2, #16\n adcs r6, r2\n"      \
+    "asrs r3, r3, #16\n adcs r6, r3\n str r6, [sp, #" #at "]\n"
+#define PAIR_ROW(DO, at, a, b, c, d)                                                                                   \
+    "mov r7, r8\n mov r1, lr\n ldr r0, [r1, #" #at "]\n ldr r1, [r1, #" #at " + 4]\n" DO(a) DO(b) DO(c) DO(d)
+#define PAIR_ROWS(DO)                                                                                                  \
+    PAIR_ROW(DO, 0, 0, 4, 8, 12)                                                                                       \
+    PAIR_ROW(DO, 8, 16, 20, 24, 28) PAIR_ROW(DO, 16, 32, 36, 40, 44) PAIR_ROW(DO, 24, 48, 52, 56, 60)
+
+NAKED void ppn_m0_pairs8(const ppn_m0_run *run UNUSED) {
+    __asm__(".syntax unified\n"
+            "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
+            "sub sp, #68\n ldmia r0!, {r1-r6}\n mov lr, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n"
+            "lsls r5, r5, #2\n adds r5, r4\n mov r10, r5\n str r6, [sp, #64]\n ldr r0, [r0]\n mov r12, r0\n"
+            "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n movs r5, #0\n mov r4, sp\n"
+            "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n"
+            "1: mov r6, r11\n ldmia r6!, {r3}\n mov r11, r6\n mov r4, r12\n subs r4, r4, r3\n beq 2f\n"
+            "cmp r4, #31\n bls 6f\n b 4f\n 6: b 3f\n"
+            "2: " PAIR_ROWS(
+                PAIR_ADD) "b 4f\n"
+                          "3: " PAIR_ROWS(
+                              PAIR_SHIFT) "4: movs r6, #32\n add lr, r6\n add r8, r9\n cmp r11, r10\n beq 5f\n b 1b\n"
+                                          "5: ldr r0, [sp, #64]\n mov r1, sp\n"
+                                          "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, "
+                                          "{r4-r7}\n"
+                                          "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, "
+                                          "{r4-r7}\n add sp, #68\n" LEAVE);
+}
 
 /* One right block, r7, after another against one left block, whose columns come from [sp, #16 i]: r8 the sums, r9 the
  * shift, r10 |low|, r11 |span|, r12 half a unit. Above them [sp, #64] exponents, count, peak, top. */
@@ -159,29 +192,31 @@ NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, in
 
 #define EACH(DO)                                                                                                       \
     DO(0, 0)                                                                                                           \
-    DO(2, 4)                                                                                                           \
-    DO(4, 8)                                                                                                           \
-    DO(6, 12)                                                                                                          \
-    DO(8, 16)                                                                                                          \
-    DO(10, 20)                                                                                                         \
-    DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
-#define TIMES(at) "ldrh r4, [r0, #" #at "]\n ldrh r5, [r1, #" #at "]\n sxth r4, r4\n sxth r5, r5\n muls r4, r5\n"
-#define SET(at, to) TIMES(at) "str r4, [r2, #" #to "]\n"
-#define SHIFT(at, to) TIMES(at) "asrs r4, r3\n adcs r4, r6\n str r4, [r2, #" #to "]\n"
-#define SHIFT_ADD(at, to) TIMES(at) "asrs r4, r3\n ldr r5, [r2, #" #to "]\n adcs r5, r4\n str r5, [r2, #" #to "]\n"
+    DO(2, 4) DO(4, 8) DO(6, 12) DO(8, 16) DO(10, 20) DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) \
+        DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
+#define PAIR(DO, at, to, next) /* two lanes of aligned x and y: products in r6 and r4 */                               \
+    "ldr r4, [r0, #" #at "]\n ldr r5, [r1, #" #at "]\n sxth r6, r4\n sxth r7, r5\n muls r6, r7\n"                      \
+    "asrs r4, r4, #16\n asrs r5, r5, #16\n muls r4, r5\n" DO("r6", to) DO("r4", next)
+#define EACH_PAIR(DO)                                                                                                  \
+    PAIR(DO, 0, 0, 4)                                                                                                  \
+    PAIR(DO, 4, 8, 12) PAIR(DO, 8, 16, 20) PAIR(DO, 12, 24, 28) PAIR(DO, 16, 32, 36) PAIR(DO, 20, 40, 44)              \
+        PAIR(DO, 24, 48, 52) PAIR(DO, 28, 56, 60)
+#define SET(x, to) "str " x ", [r2, #" #to "]\n"
+#define SHIFT(x, to) "asrs " x ", r3\n movs r7, #0\n adcs " x ", r7\n str " x ", [r2, #" #to "]\n"
+#define SHIFT_ADD(x, to) "asrs " x ", r3\n ldr r7, [r2, #" #to "]\n adcs r7, " x "\n str r7, [r2, #" #to "]\n"
 #define KEEP(at, to) "ldr r2, [r0, #" #to "]\n asrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
 #define SQUARE(at, to)                                                                                                 \
     "ldrh r2, [r0, #" #at "]\n sxth r2, r2\n muls r2, r2\n lsrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
 
 NAKED void ppn_m0_times(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED) {
-    __asm__(".syntax unified\n push {r4, r5, lr}\n" EACH(SET) "pop {r4, r5, pc}\n");
+    __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SET) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_multiply(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED, int shift UNUSED) {
-    __asm__(".syntax unified\n push {r4-r6, lr}\n movs r6, #0\n" EACH(SHIFT) "pop {r4-r6, pc}\n");
+    __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SHIFT) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_multiply_add(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED,
                                int shift UNUSED) {
-    __asm__(".syntax unified\n push {r4, r5, lr}\n" EACH(SHIFT_ADD) "pop {r4, r5, pc}\n");
+    __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SHIFT_ADD) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_keep(const int32_t *x UNUSED, int16_t *m UNUSED) {
     __asm__(".syntax unified\n movs r3, #0\n" EACH(KEEP) "bx lr\n");
@@ -275,6 +310,24 @@ void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words) 
         run->turned ? ppn_m0_spread8_turned(at, words, up) : ppn_m0_spread8(at, words, up);
 }
 
+/* a0 + a1 2^16, a2 + a3 2^16 of every four bytes, aligned. */
+#define PAIRS                                                                                                          \
+    "ldmia r0!, {r2}\n sxtb r3, r2\n lsls r4, r2, #16\n asrs r4, r4, #24\n lsls r4, r4, #16\n adds r3, r4\n"           \
+    "asrs r4, r2, #16\n sxtb r4, r4\n asrs r2, r2, #24\n lsls r2, r2, #16\n adds r4, r2\n stmia r1!, {r3, r4}\n"
+NAKED static void ppn_m0_pair_left(const int8_t *block UNUSED, int32_t *words UNUSED) {
+    __asm__(".syntax unified\n push {r4, lr}\n" PAIRS PAIRS PAIRS PAIRS "pop {r4, pc}\n");
+}
+
+void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pairs) {
+    int32_t *to = (int32_t *)(void *)pairs;
+    ppn_run run = {matrix, (const int8_t *)matrix, 1, 0, (uint8_t)turned, 8};
+    for (uint32_t k = 0; k < blocks; k++) {
+        int16_t b[16];
+        ppn_load_block(&run, (int)k, b);
+        for (int l = 0; l < 16; l += 2) *to++ = b[l + 1] + b[l] * (1 << 16);
+    }
+}
+
 static void ppn_m0_exps(const ppn_run *run, int from, int count, ppn_m0_side *side) {
     const int8_t *e = run->exps + from * run->step;
     side->most = PPN_M0_NONE;
@@ -300,8 +353,22 @@ NAKED static int32_t ppn_m0_align(const int32_t *left UNUSED, const int8_t *righ
             "2: movs r4, #1\n lsls r4, r4, #14\n rsbs r4, r4, #0\n b 3b\n");
 }
 
+void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side) {
+    if (right->turned == PPN_M0_PAIRS) {
+        const int8_t *at = (const int8_t *)run->mantissas + from * 16;
+        for (int k = 0; k < count; k++) ppn_m0_pair_left(at + 16 * k, side->words + 8 * k);
+        ppn_m0_exps(run, from, count, side);
+    } else
+        ppn_m0_spread(run, from, count, run->bits + right->bits <= 30, side);
+}
+
+/* How many bits fewer the kernels shift than the specification does. */
+static int ppn_m0_fewer(const ppn_run *b, int wide) { return b->turned == PPN_M0_PAIRS ? 0 : wide ? 1 : -1; }
+
 static void ppn_m0_sum(const ppn_run *b, int wide, const ppn_m0_run *run) {
-    if (wide)
+    if (b->turned == PPN_M0_PAIRS)
+        ppn_m0_pairs8(run);
+    else if (wide)
         b->turned ? ppn_m0_wide16_turned(run) : ppn_m0_wide16(run);
     else if (b->wide)
         b->turned ? ppn_m0_narrow16_turned(run) : ppn_m0_narrow16(run);
@@ -328,15 +395,10 @@ static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int he
     if (top < PPN_M0_NONE / 2) return PPN_EMPTY_EXP;
     for (int from = 0, count; from < n; from += count) {
         count = ppn_min(n - from, PPN_M0_BLOCKS);
-        ppn_m0_spread(a, from, count, !wide, left);
+        ppn_m0_make_ready(a, b, from, count, left);
         ppn_m0_pairs(left->exps, b, from, count, sums);
-        ppn_m0_run run = {left->words,
-                          (const int8_t *)b->mantissas + from * size,
-                          size,
-                          sums,
-                          (uint32_t)count,
-                          part,
-                          top + headroom + (wide ? -1 : 1)};
+        ppn_m0_run run = {left->words, (const int8_t *)b->mantissas + from * size, size, sums, (uint32_t)count,
+                          part,        top + headroom - ppn_m0_fewer(b, wide)};
         ppn_m0_sum(b, wide, &run);
         LANES out[l] += part[l];
     }
@@ -351,8 +413,8 @@ int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_
         memset(out, 0, 16 * sizeof *out);
         return PPN_EMPTY_EXP;
     }
-    ppn_m0_run run = {left->words, b->mantissas, b->step * (b->wide ? 32 : 16),   sums,
-                      (uint32_t)n, out,          top + headroom + (wide ? -1 : 1)};
+    ppn_m0_run run = {left->words, b->mantissas, b->step * (b->wide ? 32 : 16),         sums,
+                      (uint32_t)n, out,          top + headroom - ppn_m0_fewer(b, wide)};
     ppn_m0_sum(b, wide, &run);
     return top + headroom;
 }

@@ -49,11 +49,20 @@ void ppn_m0_narrow16(const ppn_m0_run *run);
 void ppn_m0_narrow16_turned(const ppn_m0_run *run);
 void ppn_m0_wide16(const ppn_m0_run *run);
 void ppn_m0_wide16_turned(const ppn_m0_run *run);
+/* Both sides 8 bits wide and packed: |left| 8 words a block, shifts as they are. */
+void ppn_m0_pairs8(const ppn_m0_run *run);
 void ppn_m0_outer(ppn_m0_row *row);
 
 /* Spread |count| blocks of a run from block |from| on: words are mantissas times 2^up. */
 void ppn_m0_spread(const ppn_run *run, int from, int count, int up, ppn_m0_side *side);
 void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words);
+
+/* Make |count| blocks of a run from block |from| on ready for products with |right|. */
+void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side);
+
+/* Pack an 8-bit matrix, used turned or not: words b1 + b0 2^16, b3 + b2 2^16 of every four that meet a row. Times
+ * a0 + a1 2^16 such a word is a0 b1 + (a0 b0 + a1 b1) 2^16 modulo 2^32: two products in one multiplication. */
+void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pairs);
 
 /* The product of a run of |n| blocks, spread if n <= PPN_M0_BLOCKS, and another; answers its exponent. */
 int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out);

@@ -79,7 +79,8 @@ static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
     uint32_t blocks = net->places[i].out_blocks, last = i + 1 == net->stage_count, activates = s->closes && !last;
-    ppn_run matrix = ppn_matrix_run(net, p->weights, i);
+    int bits = i ? net->bits_activations : 16; /* inputs come in 16-bit words */
+    ppn_run matrix = ppn_forward_matrix(net, p->weights, i, bits);
 #if PPN_SIMD
     if (activates && ppn_forward_jets(p, i, matrix)) return;
     if (!s->closes && ppn_forward_rows(p, i, matrix)) return;

@@ -43,19 +43,31 @@ static uint32_t ppn_stage_blocks(const ppn_network *net, const ppn_stage *s) {
     return s->chain < 0 ? ppn_matrix_blocks(s) : ppn_chain_blocks(&net->chains[s->chain]);
 }
 
-static int ppn_load_stage(const ppn_network *net, uint32_t i, uint8_t *weights, uint8_t *scratch,
-                          const int16_t *mantissas, const int8_t *exps) {
+/* A stage's matrix, loaded as it stands or contracted from its cores. */
+static int ppn_load_factor(const ppn_network *net, uint32_t i, uint8_t *weights, uint8_t *scratch,
+                           const int16_t *mantissas, const int8_t *exps) {
     const ppn_stage *s = &net->stages[i];
     const ppn_place *p = &net->places[i];
-    uint32_t blocks = ppn_stage_blocks(net, s);
-    if (s->closes) ppn_load_bias(weights + p->bias, p->out_blocks, mantissas + blocks * 16, exps + blocks);
     if (s->chain < 0) {
-        ppn_load_matrix(weights + p->matrix, blocks, net->bits_weights, mantissas, exps);
+        ppn_load_matrix(weights + p->matrix, ppn_matrix_blocks(s), net->bits_weights, mantissas, exps);
         return 0;
     }
     const ppn_chain *chain = &net->chains[s->chain];
     ppn_chain_load(chain, weights + p->cores, mantissas, exps);
     return ppn_chain_contract(chain, weights + p->cores, scratch, weights + p->matrix, net->bits_weights);
+}
+
+static int ppn_load_stage(const ppn_network *net, uint32_t i, uint8_t *weights, uint8_t *scratch,
+                          const int16_t *mantissas, const int8_t *exps) {
+    const ppn_stage *s = &net->stages[i];
+    const ppn_place *p = &net->places[i];
+    uint32_t blocks = ppn_stage_blocks(net, s);
+    int flags = ppn_load_factor(net, i, weights, scratch, mantissas, exps);
+#if PPN_M0
+    if (p->pairs) ppn_m0_pack(weights + p->matrix, ppn_matrix_blocks(s), s->expand, weights + p->pairs);
+#endif
+    if (s->closes) ppn_load_bias(weights + p->bias, p->out_blocks, mantissas + blocks * 16, exps + blocks);
+    return flags;
 }
 
 int ppn_load(const ppn_network *net, uint8_t *weights, uint8_t *scratch, const int16_t *mantissas, const int8_t *exps,

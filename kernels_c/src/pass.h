@@ -55,6 +55,21 @@ static inline ppn_run ppn_matrix_run(const ppn_network *net, const uint8_t *weig
     return ppn_stored(weights + net->places[i].matrix, ppn_matrix_blocks(&net->stages[i]), net->bits_weights);
 }
 
+/* The same for a forward pass over rows of |bits|: packed, if there is such a copy. */
+static inline ppn_run ppn_forward_matrix(const ppn_network *net, const uint8_t *weights, uint32_t i, int bits) {
+    ppn_run run = ppn_matrix_run(net, weights, i);
+#if PPN_M0
+    if (net->places[i].pairs && !ppn_wide(bits)) {
+        run.mantissas = weights + net->places[i].pairs;
+        run.wide = 1; /* a block takes 32 bytes */
+        run.turned = PPN_M0_PAIRS;
+    }
+#else
+    (void)bits;
+#endif
+    return run;
+}
+
 /* Offset of a stream's row among the rows of |blocks| blocks. */
 static inline uint32_t ppn_row_at(const ppn_network *net, uint32_t blocks, uint32_t stream) {
     return stream == 0 ? 0 : ppn_rows_bytes(net, blocks, stream);
@@ -131,10 +146,10 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
     uint32_t inner = over_rows ? high : wide, outer = over_rows ? wide : high, blocks = s->panels * outer;
     ppn_ready left;
     matrix.step = over_rows ? (int)wide : 1;
-    matrix.turned = (uint8_t)over_rows;
+    if (matrix.turned != PPN_M0_PAIRS) matrix.turned = (uint8_t)over_rows;
     for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
         ppn_run m = matrix;
-        ppn_make_ready(&left, row, (int)inner, matrix.bits);
+        ppn_make_ready(&left, row, (int)inner, &matrix);
         for (uint32_t k = 0; k < outer; k++, column++, ppn_move(&m, over_rows ? 1 : (int)inner)) {
             int32_t x[16];
             int e = ppn_ready_product(&left, &m, x);

@@ -47,7 +47,15 @@ static uint32_t ppn_reserve(uint32_t *end, uint32_t bytes) {
     return at;
 }
 
-static void ppn_plan_stage(const ppn_network *net, uint32_t i, uint32_t streams, ppn_sizes *sizes) {
+/* Are matrices kept as pairs, too? All widths of their products must be narrow, and the network small. */
+static int ppn_keeps_pairs(const ppn_network *net) {
+    uint32_t blocks = 0;
+    for (uint32_t i = 0; i < net->stage_count && blocks <= PPN_PAIRS; i++) blocks += ppn_matrix_blocks(&net->stages[i]);
+    int widest = net->bits_weights > net->bits_activations ? net->bits_weights : net->bits_activations;
+    return blocks <= PPN_PAIRS && !ppn_wide(widest) && !ppn_wide(net->bits_base);
+}
+
+static void ppn_plan_stage(const ppn_network *net, uint32_t i, uint32_t streams, int pairs, ppn_sizes *sizes) {
     const ppn_stage *s = &net->stages[i];
     ppn_place *p = &net->places[i];
     uint32_t blocks = ppn_matrix_blocks(s);
@@ -56,6 +64,7 @@ static void ppn_plan_stage(const ppn_network *net, uint32_t i, uint32_t streams,
     p->out_blocks = (uint16_t)(s->panels * ppn_blocks(ppn_stage_out(s)));
     p->accumulator = sizes->accumulators;
     p->matrix = ppn_reserve(&sizes->weights, ppn_run_bytes(blocks, net->bits_weights));
+    p->pairs = pairs ? ppn_reserve(&sizes->weights, blocks * 32) : 0;
     p->cores = ppn_reserve(&sizes->weights, chain ? ppn_chain_bytes(chain) : 0);
     p->bias = ppn_reserve(&sizes->weights, s->closes ? p->out_blocks * 9u : 0);
     p->sum = ppn_reserve(&sizes->gradients, blocks * 64);
@@ -73,7 +82,8 @@ int ppn_plan(ppn_network *net, uint16_t directions, ppn_sizes *sizes) {
     if (directions > PPN_DIRECTIONS) return PPN_TOO_LARGE;
     uint32_t streams = ppn_streams(directions), chains = 0;
     ppn_sizes planned = {0};
-    for (uint32_t i = 0; i < net->stage_count; i++) ppn_plan_stage(net, i, streams, &planned);
+    int pairs = ppn_keeps_pairs(net);
+    for (uint32_t i = 0; i < net->stage_count; i++) ppn_plan_stage(net, i, streams, pairs, &planned);
     if (planned.weights == PPN_TOO_MANY_BYTES || planned.gradients == PPN_TOO_MANY_BYTES ||
         planned.tape == PPN_TOO_MANY_BYTES)
         return PPN_TOO_LARGE;

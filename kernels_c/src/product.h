@@ -138,7 +138,8 @@ typedef struct {
 #endif
 } ppn_ready;
 
-static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, int bits) {
+static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, const ppn_run *right) {
+    int bits = right->bits;
     r->run = run;
     r->n = n;
     r->headroom = ppn_headroom(n, run.bits, bits);
@@ -149,7 +150,7 @@ static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, int bits) {
     for (int k = 0; k < n; k++) r->left[k] = ppn_spread_simd(&from, k * run.step);
 #elif PPN_M0
     r->spread = run.exps && run.bits + bits != 31; /* 31 bits: a shift of 1, which the assembly does not know */
-    if (r->spread && n <= PPN_M0_BLOCKS) ppn_m0_spread(&run, 0, n, run.bits + bits <= 30, &r->left);
+    if (r->spread && n <= PPN_M0_BLOCKS) ppn_m0_make_ready(&run, right, 0, n, &r->left);
 #endif
 }
 
@@ -200,7 +201,7 @@ static inline void ppn_product(const ppn_view *a, const ppn_view *b, int32_t *ou
     uint32_t rows = ppn_view_rows(a), inner = ppn_view_cols(a), cols = ppn_view_cols(b);
     for (uint32_t i = 0; i < rows; i++) {
         ppn_ready left;
-        ppn_make_ready(&left, ppn_view_line(a, i, a->transposed), (int)inner, b->run.bits);
+        ppn_make_ready(&left, ppn_view_line(a, i, a->transposed), (int)inner, &b->run);
         for (uint32_t j = 0; j < cols; j++) {
             ppn_run right = ppn_view_line(b, j, !b->transposed);
             exps[i * cols + j] = (int16_t)ppn_ready_product(&left, &right, out + (i * cols + j) * 16);

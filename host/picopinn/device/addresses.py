@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import boards
 from ..errors import UsageError
-from ..link.session import Port, Session
+from ..link.session import PATIENCE, Port, Session
 from .base import Device
 from .local import LocalDevice
 from .remote import RemoteDevice
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 LOCAL = "local"
 FORMS = "local, unix, emulated:rp2040, serial:auto, serial:PORT, serial:id:SERIAL or socket://HOST:PORT"
 _READ_TIMEOUT = 0.02  # seconds that a read of a port waits
+_WRITE_TIMEOUT = PATIENCE  # of a device that does not take its bytes any more, yet is there
 
 
 def open_device(address: str, *, threads: int = 1, microbatches: int = 64, cores: int = 255) -> Device:
@@ -68,8 +69,11 @@ def _open(url: str) -> Port:
     """
     import serial
 
+    exclusive = None if "://" in url else True
     try:
-        port: Port = serial.serial_for_url(url, timeout=_READ_TIMEOUT, exclusive=None if "://" in url else True)
+        port: Port = serial.serial_for_url(
+            url, timeout=_READ_TIMEOUT, write_timeout=_WRITE_TIMEOUT, exclusive=exclusive
+        )
     except serial.SerialException as error:
         text = str(error)
         if error.errno == errno.EACCES:
@@ -102,17 +106,29 @@ class _SerialPort:
 
 
 class _Started:
-    """Starts a device without hardware at the first opening, and again if it has ended."""
+    """Starts a device without hardware at the first opening, and again if it was stopped since.
+
+    Raises:
+        PicopinnError: it failed; the message is its own.
+    """
 
     def __init__(self, start: Callable[[], EmulatedBoard | UnixBoard]) -> None:
         self._start = start
         self.board: EmulatedBoard | UnixBoard | None = None
 
     def __call__(self) -> Port:
+        if self.board is not None and self.board.ended:
+            self._end()
         if self.board is None:
             self.board = self._start()
-            atexit.register(self.board.close)
+            atexit.register(self._end)
         return _open(self.board.port)
+
+    def _end(self) -> None:
+        atexit.unregister(self._end)
+        board, self.board = self.board, None
+        if board is not None:
+            board.close()
 
 
 def serial_ports() -> list[Any]:

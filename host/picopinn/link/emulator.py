@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,6 +22,7 @@ from pathlib import Path
 from ..errors import PicopinnError, UsageError
 
 UNALIGNED = "not 32 bit aligned"  # logged by the emulator where a Cortex-M0+ faults
+_STOPPED = 0, -signal.SIGTERM, -signal.SIGKILL  # how a process ends that was told to
 _PATIENCE = 10.0  # seconds for a process to end by itself
 
 
@@ -53,6 +55,11 @@ class EmulatedBoard:
     def log(self) -> str:
         """What the emulator had to say so far: accesses that a real chip would refuse, and its own failures."""
         return "".join(self._log)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
 
     def check(self) -> None:
         """Raise ``PicopinnError`` if the emulator died, or saw an access at which a real chip faults."""
@@ -115,13 +122,18 @@ class UnixBoard:
         )
         os.close(ours)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the process is gone."""
+        return self._process.poll() is not None
+
     def close(self) -> None:
         """End the process.
 
         Raises:
-            PicopinnError: it had ended by itself; the message is its last line.
+            PicopinnError: it had failed; the message is its last line.
         """
-        failed = self._process.poll() is not None
+        failed = self._process.poll() not in (None, *_STOPPED)
         self._process.kill()
         _, errors = self._process.communicate()
         os.close(self._kept)

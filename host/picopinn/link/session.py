@@ -18,6 +18,13 @@ from ppn import frames, messages
 from ..errors import PicopinnError, UsageError
 from ..kernels import NUMBERS
 
+try:
+    import termios
+
+    _GONE: tuple[type[Exception], ...] = (OSError, termios.error)  # pyserial lets the second through
+except ImportError:  # Windows
+    _GONE = (OSError,)
+
 RETRY = 0.5  # seconds without any answer after which a request is sent again, at first; it doubles
 LONGEST_RETRY = 4.0
 PATIENCE = 30.0  # seconds without any answer after which a device counts as gone
@@ -117,9 +124,9 @@ class Session:
             self._port.reset_input_buffer()
             self._received.clear()
             self.info = self._introduce()
-        except OSError as error:
+        except _GONE as error:
             self.close()
-            there = error.errno != errno.ENOENT
+            there = error.args[:1] != (errno.ENOENT,)
             raise LinkLostError(
                 f"{self.name}: {error}" if there else f"{self.name} is not there: plug it in"
             ) from error

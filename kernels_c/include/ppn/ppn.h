@@ -30,6 +30,7 @@ extern "C" {
 #define PPN_MODES 4          /* modes of a half-chain, at most */
 #define PPN_INNER 4096       /* rows or columns of a stage matrix, at most */
 #define PPN_STAGES 1024      /* stages, at most */
+#define PPN_PAIRS 256        /* matrix blocks that a network may have to be kept packed, too: 8 KiB */
 #define PPN_DIRECTIONS 4095  /* directions, at most */
 #define PPN_ZERO_EXP (-128)  /* exponent of a zero SMX block */
 #define PPN_EMPTY_EXP (-256) /* exponent of an empty block-scaled result */
@@ -66,6 +67,7 @@ typedef struct {
 /* Where a stage's data lie, as byte offsets into the regions; filled by ppn_plan(). */
 typedef struct {
     uint32_t matrix, bias, cores;   /* in weights */
+    uint32_t pairs;                 /* in weights, 0: none; the matrix packed for a Cortex-M0+ */
     uint32_t sum, bias_sum;         /* in gradients */
     uint32_t input, slope;          /* in a tape; slope: the closing stage's linearization */
     uint16_t accumulator;           /* index of the matrix's accumulator; its bias follows */
