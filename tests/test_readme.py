@@ -14,7 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PLACES = (ROOT, ROOT / "docs", ROOT / "host" / "picopinn", ROOT / "kernels_c" / "src")  # what short names start from
+PLACES = (
+    ROOT,
+    *(ROOT / place for place in ("docs", "host/picopinn", "kernels_c/src", "pinta_model")),
+)  # what short names start from
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NAMED = re.compile(r"`([\w./-]+(?:\.(?:c|h|json|md|npz|png|csv|py|toml)|/))`")
 LINKED = re.compile(r"\]\(([^)#]+)[^)]*\)")

@@ -14,7 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from . import __version__, boards, describe, flash, image, train
+from pinta_model import PintaError
+
+from . import __version__, boards, describe, flash, image, pinta, train
 from .device.addresses import FORMS, LOCAL, open_device, open_session
 from .device.meter import Meter
 from .device.remote import RemoteDevice
@@ -27,6 +29,7 @@ from .settings import FLOAT, Settings, parse_tt
 from .solver import Solver
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+pinta.add_to(app)
 
 
 def _option(text: str, panel: str, *, flag: str | None = None, show_default: bool | str = True) -> Any:
@@ -244,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, error.exit_code, label="")
     except typer.TyperException as error:
         return _fail(_with_help(error), error.exit_code)
-    except UsageError as error:
+    except (UsageError, PintaError) as error:
         return _fail(error, 2)
     except (PicopinnError, OSError) as error:
         return _fail(error, 1)

@@ -1,0 +1,294 @@
+"""``picopinn workload`` and ``picopinn pinta``: training steps as operations, and what an accelerator makes of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+import pinta_model
+from pinta_model import plots
+from pinta_model.baselines import claimed
+from pinta_model.compare import Rung, ladder
+from pinta_model.energy import areas_mm2
+from pinta_model.explore import Sweep, sweep
+from pinta_model.report import csv_text, json_text, rows, summary
+
+from . import workload
+from .errors import UsageError
+from .estimators import Estimator, Kind
+from .network import DEFAULT_PRECISION, Activation, Network, Precision
+from .problems import REGISTRY
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a published work trained a problem: dense network, batch, directions of its Stein estimator."""
+
+    dimensions: int
+    hidden: int
+    layers: int
+    activation: Activation
+    tt: tuple[int, ...]
+    rank: int
+    interior: int
+    boundary: int
+    pairs: int
+    sigma: float
+    source: str
+
+    def network(self, dense: bool = False) -> Network:
+        """Its network; the hidden square layers as tensor trains unless ``dense``."""
+        return Network(
+            self.dimensions,
+            hidden=self.hidden,
+            layers=self.layers,
+            tt=None if dense else self.tt,
+            rank=self.rank,
+            activation=self.activation,
+        )
+
+
+# Sizes, batches and directions are those of the sources; the tensor trains are this project's, of hjb20d its rank.
+_HE = "He et al., AISTATS 2023"
+SETTINGS = {
+    "poisson2d": Setting(2, 256, 3, "tanh", (16, 16), 8, 100, 100, 512, 0.01, _HE),
+    "hjb20d": Setting(21, 512, 2, "sine", (16, 32), 2, 100, 0, 1024, 0.1, "Zhao et al., tensor-train PINNs"),
+    "heat100d": Setting(101, 256, 3, "tanh", (16, 16), 8, 50, 100, 1024, 0.01, _HE),
+}
+
+
+def setting_of(problem: str) -> Setting:
+    """The published setting of a problem, or this project's defaults for one that has none.
+
+    Raises:
+        UsageError: no such problem.
+    """
+    if problem in SETTINGS:
+        return SETTINGS[problem]
+    if problem not in REGISTRY:
+        known = ", ".join(sorted({*SETTINGS, *REGISTRY}))
+        raise UsageError(f"problem {problem!r} is unknown: the problems are {known}, or give a workload file")
+    dimensions = REGISTRY[problem].dimensions
+    plain = Network(dimensions)
+    tt = plain.tt or (plain.hidden,)
+    return Setting(
+        dimensions, plain.hidden, plain.layers, plain.activation, tt, plain.rank, 100, 100, dimensions, 0.01, "defaults"
+    )
+
+
+def workload_text(problem: str, estimator: Estimator, precision: str = DEFAULT_PRECISION, dense: bool = False) -> str:
+    """A training step of a problem as JSON."""
+    setting = setting_of(problem)
+    program = setting.network(dense).program(Precision.parse(precision), estimator.mode)
+    directions = estimator.count(setting.dimensions)
+    return workload.to_json(problem, program, setting.interior, setting.boundary, directions, setting.dimensions)
+
+
+class _CompareFirst(TyperGroup):
+    """``picopinn pinta poisson2d`` means ``picopinn pinta compare poisson2d``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            args = ["compare", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=_CompareFirst, no_args_is_help=True, help="A model of an accelerator for these training steps.")
+
+Problems = Annotated[list[str], typer.Argument(help="Problems, or workload files (.json).")]
+Config = Annotated[Path | None, typer.Option(help="Architecture file.", show_default="pinta-default")]
+KindOption = Annotated[Kind, typer.Option("--estimator", help="How derivatives are estimated.")]
+Directions = Annotated[int | None, typer.Option(help="Directions K.", show_default="D; gaussian: 64")]
+Widths = Annotated[str, typer.Option(help="Mantissa widths.")]
+Dense = Annotated[bool, typer.Option("--dense", help="Plain hidden layers, no tensor trains.")]
+
+
+def add_to(parent: typer.Typer) -> None:
+    """Add both commands to the command line."""
+    parent.command("workload")(_workload)
+    parent.add_typer(app, name="pinta")
+
+
+def _workload(
+    problem: Annotated[str, typer.Argument(help="Name of a problem.")],
+    estimator: KindOption = "jet",
+    directions: Directions = None,
+    precision: Widths = DEFAULT_PRECISION,
+    dense: Dense = False,
+    json: Annotated[bool, typer.Option("--json", help="The whole list, as `picopinn pinta` reads it.")] = False,
+) -> None:
+    """Print one training step as a list of operations."""
+    text = workload_text(problem, Estimator(estimator, directions=directions), precision, dense)
+    if json:
+        print(text)
+        return
+    table = Table(box=None, pad_edge=False)
+    for heading in ("section", "operation", "phase", "stream"):
+        table.add_column(heading)
+    for heading in ("m x k x n, or numbers", "widths, or unit", "times"):
+        table.add_column(heading, justify="right")
+    for section, operation in pinta_model.loads(text, problem).operations():
+        if isinstance(operation, pinta_model.workload.Gemm):
+            size, width = f"{operation.m} x {operation.k} x {operation.n}", f"{operation.bits_a} x {operation.bits_b}"
+        else:
+            size, width = f"{operation.elements}", operation.unit
+        cells = (section.name, operation.name, operation.phase, operation.stream, size, width, str(section.repeat))
+        table.add_row(*cells)
+    show(table)
+
+
+@app.command("cost")
+def _cost(
+    problem: Annotated[str, typer.Argument(help="A problem, or a workload file (.json).")],
+    config: Config = None,
+    estimator: KindOption = "jet",
+    directions: Directions = None,
+    precision: Widths = DEFAULT_PRECISION,
+    dense: Dense = False,
+    by: Annotated[str, typer.Option(help="Sum over what: layer, phase, operation.")] = "layer",
+    csv: Annotated[Path | None, typer.Option(help="Write every operation here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every operation and the totals here.")] = None,
+    stepped: Annotated[bool, typer.Option("--stepped", help="Simulate cycle by cycle; slow.")] = False,
+) -> None:
+    """Cycles, stalls, bytes and picojoules of one training step, layer by layer."""
+    design = design_of(config)
+    step = _load(problem, Estimator(estimator, directions=directions), precision, dense)
+    report = pinta_model.evaluate(step, design, stepped=stepped)
+    for path, text in ((csv, csv_text), (json, json_text)):
+        if path is not None:
+            path.write_text(text(report), encoding="utf-8")
+    table = Table(box=None, pad_edge=False)
+    headings, lines = rows(report, by)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("layer", "phase", "operation") else "right")
+    for line in lines:
+        table.add_row(*line)
+    show(table)
+    print(summary(report))
+
+
+@app.command("compare")
+def _compare(
+    problems: Problems,
+    config: Config = None,
+    plot: Annotated[Path | None, typer.Option(help="Write a picture of what each change gains.")] = None,
+) -> None:
+    """Time and energy of a training step against a GPU, one change after the other (the default command)."""
+    design, claim = design_of(config), claimed()
+    ladders = {problem: ladder(problem, list(_on_chip(problem)), design) for problem in problems}
+    for problem, rungs in ladders.items():
+        show(_ladder_table(problem, rungs))
+        print(_verdict(rungs))
+    speed, energy = ("{:g}x to {:g}x".format(*span) for span in (claim.speedup, claim.energy_ratio))
+    print(f"the literature states {speed} and {energy} for its own accelerator and problems ({claim.source})")
+    parts = ", ".join(f"{name} {float(area):.2f}" for name, area in areas_mm2(design).items())
+    print(f"{design.name}: {float(sum(areas_mm2(design).values())):.2f} mm2 ({parts})")
+    if plot is not None:
+        plot.write_bytes(plots.waterfall(ladders, claim))
+
+
+def _on_chip(problem: str) -> Iterator[tuple[str, str, pinta_model.Workload]]:
+    """Name, change and workload of the accelerator's rungs."""
+    setting = setting_of(problem)
+    pairs = Estimator("gaussian", sigma=setting.sigma, directions=setting.pairs)
+    jets = Estimator("jet")
+    for name, change, estimator, precision in (
+        ("PINTA, TT, SE, w8a8g12", "", pairs, DEFAULT_PRECISION),
+        ("PINTA, TT, jets, w16a16g16", "PINTA", jets, "w16a16g16"),
+        ("PINTA, TT, jets, w8a8g12", "SMX8", jets, DEFAULT_PRECISION),
+    ):
+        yield name, change, pinta_model.loads(workload_text(problem, estimator, precision), problem)
+
+
+def _ladder_table(problem: str, rungs: Sequence[Rung]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column(problem)
+    for heading in ("ms a step", "speedup", "mJ a step", "energy ratio", "W", "most of the time"):
+        table.add_column(heading, justify="right")
+    for rung in rungs:
+        speedup, ratio = rungs[0].seconds / rung.seconds, rungs[0].joules / rung.joules
+        cells = (f"{rung.seconds * 1e3:.3f}", f"{speedup:.2f}x", f"{rung.joules * 1e3:.3f}", f"{ratio:.1f}x")
+        table.add_row(rung.name, *cells, f"{rung.joules / rung.seconds:.2f}", rung.limit)
+    return table
+
+
+def _verdict(rungs: Sequence[Rung]) -> str:
+    """Whether the last rung lies in the stated ranges."""
+    claim, last = claimed(), rungs[-1]
+    parts = []
+    for what, ratio, (low, high) in (
+        ("speedup", rungs[0].seconds / last.seconds, claim.speedup),
+        ("energy ratio", rungs[0].joules / last.joules, claim.energy_ratio),
+    ):
+        where = "below" if ratio < low else "above" if ratio > high else "inside"
+        parts.append(f"{what} {ratio:.3g}x {where} the stated {low:g}x to {high:g}x")
+    return "; ".join(parts)
+
+
+@app.command("explore")
+def _explore(
+    problem: Annotated[str, typer.Argument(help="A problem, or a workload file (.json).")],
+    config: Config = None,
+    estimator: KindOption = "jet",
+    directions: Directions = None,
+    precisions: Annotated[str, typer.Option("--precisions", help="Widths to try, comma between.")] = "w8a8g12,w8a8g8",
+    csv: Annotated[Path, typer.Option(help="Every design.")] = Path("designs.csv"),
+    plot: Annotated[Path, typer.Option(help="Energy against time.")] = Path("designs.png"),
+) -> None:
+    """Sweep grid size, widths, buffers, dataflow and clock; write every design and a picture."""
+    design = design_of(config)
+    widths = [DEFAULT_PRECISION] if problem.endswith(".json") else precisions.split(",")
+    stein = Estimator(estimator, directions=directions)
+    steps = {precision: _load(problem, stein, precision, False) for precision in widths}
+    start = time.perf_counter()
+    found = sweep(steps, design)
+    seconds = time.perf_counter() - start
+    own = pinta_model.evaluate(next(iter(steps.values())), design)
+    csv.write_text(found.csv_text(), encoding="utf-8")
+    plot.write_bytes(plots.pareto(found, problem, (float(own.seconds), float(own.pj) * 1e-12)))
+    show(_frontier_table(found))
+    refused = f", {found.refused} refused (buffers too small for a tile)" if found.refused else ""
+    print(f"{len(found):,} designs in {seconds:.1f} s{refused}; see {csv} and {plot}")
+    print(summary(own))
+
+
+def _frontier_table(found: Sweep) -> Table:
+    table = Table(box=None, pad_edge=False)
+    shown = ("widths", "rows", "cols", "slice_multipliers", "clock_mhz", "activation_kib", "dataflow")
+    for heading in (*shown, "ms", "uJ", "mm2", "utilization", "bottleneck"):
+        table.add_column(heading, justify="left" if heading in ("widths", "dataflow", "bottleneck") else "right")
+    columns = found.columns
+    for row in found.frontier:
+        figures = (
+            f"{columns['seconds'][row] * 1e3:.4f}",
+            f"{columns['pj'][row] * 1e-6:.1f}",
+            f"{columns['area_mm2'][row]:.2f}",
+            f"{columns['utilization'][row]:.1%}",
+        )
+        table.add_row(*(f"{columns[key][row]}" for key in shown), *figures, str(columns["bottleneck"][row]))
+    return table
+
+
+def design_of(config: Path | None) -> pinta_model.Architecture:
+    """The architecture of a file, or the default."""
+    return pinta_model.default() if config is None else pinta_model.read(config)
+
+
+def _load(problem: str, estimator: Estimator, precision: str, dense: bool) -> pinta_model.Workload:
+    if problem.endswith(".json"):
+        return pinta_model.load(Path(problem))
+    return pinta_model.loads(workload_text(problem, estimator, precision, dense), problem)
+
+
+def show(table: Table) -> None:
+    """Print a table; outside a terminal as wide as it needs."""
+    console = Console()
+    (console if console.is_terminal else Console(width=200)).print(table)

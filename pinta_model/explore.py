@@ -1,0 +1,153 @@
+"""Many designs at once: sweep sizes, widths, buffers, dataflow and clock, and find the designs nothing else beats."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .architecture import Architecture, Dataflow
+from .energy import areas_mm2
+from .memory import tile_bytes
+from .model import Report, evaluate
+from .workload import Workload
+
+Column = NDArray[Any]
+PORT_BYTES = 8  # a cycle for each row or column, as the default design has
+
+
+@dataclass(frozen=True)
+class Axes:
+    """What is varied besides the widths; every combination is a design."""
+
+    rows: Sequence[int] = (2, 4, 8, 16, 32, 64)
+    cols: Sequence[int] = (2, 4, 8, 16, 32)
+    slice_multipliers: Sequence[int] = (32, 64, 128, 256)
+    clock_mhz: Sequence[float] = (200.0, 400.0, 800.0)
+    activation_kib: Sequence[int] = (256, 1024, 4096, 8192)
+    dataflows: Sequence[Dataflow] = ("output", "weight", "input", "best")
+
+    @property
+    def size(self) -> int:
+        lists = (self.rows, self.cols, self.slice_multipliers, self.clock_mhz, self.activation_kib, self.dataflows)
+        return int(np.prod([len(values) for values in lists]))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Designs that can work, a row each in every column, and which rows nothing beats in both energy and time."""
+
+    columns: Mapping[str, Column]
+    frontier: NDArray[np.int64]
+    refused: int
+
+    def __len__(self) -> int:
+        return len(self.columns["seconds"])
+
+    def csv_text(self) -> str:
+        """Every design a line."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        on_frontier = np.zeros(len(self), dtype=bool)
+        on_frontier[self.frontier] = True
+        writer.writerow([*self.columns, "frontier"])
+        writer.writerows(
+            zip(*(c.tolist() for c in self.columns.values()), on_frontier.astype(int).tolist(), strict=True)
+        )
+        return text.getvalue()
+
+
+def sweep(workloads: Mapping[str, Workload], design: Architecture, axes: Axes | None = None) -> Sweep:
+    """All combinations for workloads of several widths (their keys); other parameters are those of ``design``.
+
+    Designs whose buffers cannot hold one tile are left out and counted.
+    """
+    axes = axes or Axes()
+    parts = [
+        _group(widths, workload, design, axes, kib, dataflow)
+        for widths, workload in workloads.items()
+        for kib, dataflow in itertools.product(axes.activation_kib, axes.dataflows)
+    ]
+    columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    total = axes.size * len(workloads)
+    return Sweep(columns, frontier(columns["seconds"], columns["pj"]), total - len(columns["pj"]))
+
+
+def _group(
+    widths: str, workload: Workload, design: Architecture, axes: Axes, kib: int, dataflow: Dataflow
+) -> dict[str, Column]:
+    """The designs of one buffer size and dataflow, evaluated together."""
+    grid = np.array(list(itertools.product(axes.rows, axes.cols, axes.slice_multipliers, axes.clock_mhz)))
+    fits = np.ones(len(grid), dtype=bool)
+    sizes = {name: buffer.size_bytes for name, buffer in design.buffers.items()} | {"activation": kib * 1024}
+    for name, need in tile_bytes(workload, grid[:, 0], grid[:, 1]).items():
+        fits &= need <= sizes[name]
+    rows, cols, multipliers = (grid[fits, column].astype(np.int64) for column in range(3))
+    clock = grid[fits, 3]
+    buffer = replace(design.buffers["activation"], size_bytes=kib * 1024)
+    many = replace(
+        design,
+        array=replace(
+            design.array,
+            rows=rows,
+            cols=cols,
+            slice_multipliers=multipliers,
+            dataflow=dataflow,
+            row_port_bytes=PORT_BYTES * rows,
+            col_port_bytes=PORT_BYTES * cols,
+        ),
+        clock_mhz=clock,
+        buffers={**design.buffers, "activation": buffer},
+    )
+    report = evaluate(workload, many)
+    count = len(rows)
+    return {
+        "widths": np.full(count, widths),
+        "rows": rows,
+        "cols": cols,
+        "slice_multipliers": multipliers,
+        "clock_mhz": clock,
+        "activation_kib": np.full(count, kib),
+        "dataflow": np.full(count, dataflow),
+        "cycles": np.broadcast_to(report.cycles, count),
+        "seconds": np.broadcast_to(report.seconds, count),
+        "pj": np.broadcast_to(report.pj, count),
+        "watts": np.broadcast_to(report.watts, count),
+        "area_mm2": np.broadcast_to(sum(areas_mm2(many).values()), count),
+        "utilization": np.broadcast_to(report.utilization, count),
+        "dram_bytes": np.full(count, report.level_bytes["dram"]),
+        "bottleneck": bottlenecks(report, count),
+    }
+
+
+def frontier(seconds: Column, pj: Column) -> NDArray[np.int64]:
+    """Rows that no other beats in both, fastest first."""
+    order = np.lexsort((pj, seconds))
+    lowest = np.minimum.accumulate(pj[order])
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = pj[order][1:] < lowest[:-1]
+    return order[first]
+
+
+def bottlenecks(report: Report, count: int) -> Column:
+    """What takes most of the time: multipliers, idle elements, ports and outputs, off-chip memory, or units."""
+    elements = report.design.array.rows * report.design.array.cols
+    zero = np.zeros(count)
+    multiply, stalls, off_chip, units = zero.copy(), zero.copy(), zero.copy(), zero.copy()
+    for cost in report.costs:
+        multiply += cost.busy_cycles / elements
+        waits = cost.level_bytes.get("dram", 0) / report.design.dram_bytes_per_cycle
+        away = np.minimum(cost.stall_cycles, waits)
+        off_chip += away
+        stalls += cost.stall_cycles - away
+        units += (cost.kind != "gemm") * (cost.cycles - cost.stall_cycles)
+    idle = report.cycles - multiply - stalls - off_chip - units
+    names = np.array(["multipliers", "idle elements", "ports and outputs", "off-chip memory", "units"])
+    found: Column = names[np.argmax(np.stack([multiply, idle, stalls, off_chip, units]), axis=0)]
+    return found

@@ -1,0 +1,93 @@
+"""Pictures: what each change gains, and the designs that nothing beats."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .baselines import Claim
+from .compare import Rung
+from .explore import Sweep
+
+if TYPE_CHECKING:  # a second to import, and most commands draw nothing
+    from matplotlib.figure import Figure
+
+_BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d9731a", "#8a8f98", "#2f8f5b"
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a screen
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def waterfall(ladders: Mapping[str, Sequence[Rung]], claim: Claim) -> bytes:
+    """A PNG: a column of two panels a problem, speedup above and energy ratio below, a bar for each change."""
+    figure = _figure(4.6 * len(ladders) + 0.6, 7.6)
+    grid = figure.subplots(2, len(ladders), squeeze=False, sharey="row")
+    for column, (problem, rungs) in enumerate(ladders.items()):
+        chain = [rung for rung in rungs if rung.change]
+        for row, (what, claimed) in enumerate((("seconds", claim.speedup), ("joules", claim.energy_ratio))):
+            axes = grid[row][column]
+            axes.axhspan(*claimed, color="#dddfe3", lw=0, zorder=0)
+            _steps(axes, [getattr(chain[0], what) / getattr(rung, what) for rung in chain], chain)
+            axes.set_title(problem if row == 0 else "", fontsize=13)
+    for row, what in enumerate(("speedup", "energy ratio")):
+        grid[row][0].set_ylabel(f"{what} over GPU, dense, AD")
+        low, high = grid[row][0].get_ylim()
+        grid[row][0].set_ylim(low / 1.6, high * 2.2)
+    top = claim.speedup[1]
+    grid[0][0].text(-0.4, top * 0.9, "stated in the literature", fontsize=8, va="top", color="#555")
+    return _png(figure)
+
+
+def _steps(axes: Any, ratios: Sequence[float], chain: Sequence[Rung]) -> None:
+    """Bars from each ratio to the next on a logarithmic axis; losses in orange, the total in blue."""
+    axes.set_yscale("log")
+    before = 1.0
+    for index, ratio in enumerate(ratios[1:]):
+        _bar(axes, index, before, ratio, _GREEN if ratio >= before else _ORANGE, ratio / before)
+        axes.plot([index - 0.31, index + 1.31], [ratio, ratio], color="#444", lw=0.7)
+        before = ratio
+    _bar(axes, len(chain) - 1, 1.0, before, _BLUE, before)
+    axes.axhline(1.0, color="#444", lw=0.8)
+    axes.set_xticks(range(len(chain)), [*(rung.change for rung in chain[1:]), "all"], fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _bar(axes: Any, place: int, start: float, end: float, color: str, factor: float) -> None:
+    low, high = sorted((start, end))
+    axes.bar(place, high - low, bottom=low, width=0.62, color=color)
+    label = f"{factor:,.0f}x" if factor >= 100 else f"{factor:.3g}x"
+    axes.text(place, high * 1.1, label, ha="center", va="bottom", fontsize=8)
+
+
+def pareto(sweep: Sweep, problem: str, default: tuple[float, float]) -> bytes:
+    """A PNG: energy against time of every design, the frontier with its bottlenecks, the default (seconds, joules)."""
+    figure = _figure(9.5, 6.2)
+    axes = figure.subplots()
+    columns = sweep.columns
+    seconds, joules, area = columns["seconds"] * 1e3, columns["pj"] * 1e-6, columns["area_mm2"]
+    axes.scatter(seconds, joules, s=area * 1.5, color=_GREY, alpha=0.12, lw=0)
+    front = sweep.frontier
+    axes.plot(seconds[front], joules[front], color=_BLUE, lw=1)
+    colors = (_BLUE, _GREEN, _ORANGE, "#7b4fa3", "#b03a48")
+    for color, name in zip(colors, sorted(set(columns["bottleneck"][front])), strict=False):
+        rows = front[columns["bottleneck"][front] == name]
+        axes.scatter(seconds[rows], joules[rows], s=area[rows] * 3, color=color, label=f"frontier, {name}", zorder=3)
+    axes.scatter(default[0] * 1e3, default[1] * 1e6, s=140, marker="*", color="black", label="default", zorder=4)
+    axes.set(xscale="log", yscale="log", xlabel="time of a training step (ms)", ylabel="energy of a training step (uJ)")
+    axes.set_title(f"{problem}: {len(sweep):,} designs, marker area proportional to chip area", fontsize=12)
+    axes.legend(frameon=False, fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    return _png(figure)

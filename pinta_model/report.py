@@ -1,0 +1,104 @@
+"""A report as a table, CSV and JSON: cycles, stalls, utilization, bytes and picojoules."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+from .energy import PARTS, areas_mm2
+from .errors import PintaError
+from .memory import LEVELS
+from .model import Cost, Report
+
+GROUPS = {"layer": ("layer",), "phase": ("phase",), "operation": ("section", "phase", "name", "kind")}
+
+
+def rows(report: Report, by: str) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines of a table summed over ``layer``, ``phase`` or ``operation``.
+
+    Raises:
+        PintaError: ``by`` is none of these.
+    """
+    if by not in GROUPS:
+        raise PintaError(f"--by {by!r} is none of {', '.join(GROUPS)}")
+    groups: dict[tuple[str, ...], list[Cost]] = {}
+    for cost in report.costs:
+        groups.setdefault(tuple(getattr(cost, key) for key in GROUPS[by]), []).append(cost)
+    levels = [f"{level}_bytes" for level in LEVELS]
+    headings = [by, "cycles", "stall_cycles", "utilization", *levels, "nj"]
+    lines = [_line(" ".join(key), costs, report) for key, costs in groups.items()]
+    return headings, [*lines, _line("total", list(report.costs), report)]
+
+
+def _line(name: str, costs: list[Cost], report: Report) -> list[str]:
+    cycles = sum(cost.cycles for cost in costs)
+    elements = report.design.array.rows * report.design.array.cols
+    busy = sum(cost.busy_cycles for cost in costs) / (cycles * elements) if cycles else 0.0
+    moved = [sum(cost.level_bytes.get(level, 0) for cost in costs) for level in LEVELS]
+    return [
+        name,
+        f"{float(cycles):,.0f}",
+        f"{float(sum(cost.stall_cycles for cost in costs)):,.0f}",
+        f"{float(busy):.1%}",
+        *(f"{float(count):,.0f}" for count in moved),
+        f"{float(sum(cost.pj for cost in costs)) * 1e-3:,.1f}",
+    ]
+
+
+def summary(report: Report) -> str:
+    """The step in one line: time, energy with leakage, power, area."""
+    area = float(sum(areas_mm2(report.design).values()))
+    return (
+        f"{report.workload} on {report.design.name}: {float(report.cycles):,.0f} cycles, "
+        f"{report.seconds * 1e3:.3f} ms, "
+        f"{report.pj * 1e-6:.1f} uJ ({report.part_pj['leakage'] * 1e-6:.1f} of it leakage), {report.watts:.2f} W, "
+        f"utilization {float(report.utilization):.1%}, {area:.2f} mm2"
+    )
+
+
+def _flat(cost: Cost) -> dict[str, Any]:
+    return {
+        "section": cost.section,
+        "operation": cost.name,
+        "layer": cost.layer,
+        "phase": cost.phase,
+        "stream": cost.stream,
+        "kind": cost.kind,
+        "stationary": str(cost.stationary),
+        "cycles": int(cost.cycles),
+        "stall_cycles": int(cost.stall_cycles),
+        "busy_cycles": int(cost.busy_cycles),
+        "products": cost.products,
+        **{f"{level}_bytes": float(cost.level_bytes.get(level, 0)) for level in LEVELS},
+        **{f"{part}_pj": float(cost.part_pj.get(part, 0)) for part in PARTS if part != "leakage"},
+    }
+
+
+def csv_text(report: Report) -> str:
+    """Every operation a line."""
+    lines = [_flat(cost) for cost in report.costs]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def json_text(report: Report) -> str:
+    """Totals and every operation."""
+    return json.dumps(
+        {
+            "workload": report.workload,
+            "design": report.design.name,
+            "cycles": int(report.cycles),
+            "seconds": float(report.seconds),
+            "utilization": float(report.utilization),
+            "part_pj": {part: float(value) for part, value in report.part_pj.items()},
+            "level_bytes": {level: float(value) for level, value in report.level_bytes.items()},
+            "area_mm2": {part: float(value) for part, value in areas_mm2(report.design).items()},
+            "operations": [_flat(cost) for cost in report.costs],
+        },
+        indent=1,
+    )

@@ -1,0 +1,151 @@
+"""The model of a whole step: both depths agree, nothing is lost or negative, designs that cannot work are refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_pinta_workload import MODES, NETWORKS, printed
+
+import pinta_model
+from pinta_model import Architecture, PintaError, evaluate
+from pinta_model.array import STATIONARY
+from pinta_model.energy import areas_mm2, peak_products_per_cycle
+from pinta_model.memory import LEVELS, peak_bytes, place
+from pinta_model.report import csv_text, json_text, rows
+
+DESIGN = pinta_model.default()
+SMALL = replace(DESIGN, array=replace(DESIGN.array, rows=4, cols=3))
+
+
+def with_activations(size_bytes: int, design: Architecture = DESIGN) -> Architecture:
+    small = replace(design.buffers["activation"], size_bytes=size_bytes, banks=1)
+    return replace(design, buffers={**design.buffers, "activation": small})
+
+
+@pytest.mark.parametrize("name", ["dense", "three modes", "core by core"])
+@pytest.mark.parametrize("design", [SMALL, with_activations(4096, SMALL)], ids=["on chip", "off chip"])
+def test_the_closed_form_is_the_simulated_step(name: str, design: Architecture) -> None:
+    step = printed(NETWORKS[name])
+    closed, stepped = evaluate(step, design), evaluate(step, design, stepped=True)
+    for one, other in zip(closed.costs, stepped.costs, strict=True):
+        assert abs(one.cycles - other.cycles) <= max(1, 0.02 * other.cycles), one
+        if other.stall_cycles == 0:
+            assert one.cycles == other.cycles, one
+        assert one.level_bytes == other.level_bytes and one.busy_cycles == other.busy_cycles
+    assert abs(closed.cycles - stepped.cycles) <= 0.02 * stepped.cycles
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_nothing_is_negative_or_above_one(name: str, mode: str) -> None:
+    report = evaluate(printed(NETWORKS[name], mode), DESIGN)
+    for cost in report.costs:
+        assert 0 <= cost.stall_cycles <= cost.cycles
+        assert all(value >= 0 for value in (*cost.level_bytes.values(), *cost.part_pj.values()))
+        assert set(cost.level_bytes) <= set(LEVELS)
+    assert 0 < report.utilization <= 1 and report.pj > 0
+    assert report.pj == pytest.approx(sum(c.pj for c in report.costs) + report.part_pj["leakage"])
+
+
+def test_the_same_input_gives_the_same_output() -> None:
+    step = printed(NETWORKS["tensor train"])
+    assert json_text(evaluate(step, DESIGN)) == json_text(evaluate(step, DESIGN))
+
+
+def test_products_do_not_depend_on_the_design() -> None:
+    step = printed(NETWORKS["tensor train"])
+    for stays in (*STATIONARY, "best"):
+        design = replace(DESIGN, array=replace(DESIGN.array, dataflow=stays))
+        assert sum(cost.products for cost in evaluate(step, design).costs) == step.products
+
+
+def test_the_best_dataflow_is_never_slower() -> None:
+    step = printed(NETWORKS["tensor train"])
+    best = evaluate(step, DESIGN).cycles
+    for stays in STATIONARY:
+        assert best <= evaluate(step, replace(DESIGN, array=replace(DESIGN.array, dataflow=stays))).cycles
+
+
+def test_a_faster_memory_and_a_larger_buffer_never_cost_time() -> None:
+    step = printed(NETWORKS["dense"])
+    slow = with_activations(4096)
+    assert evaluate(step, replace(slow, dram_bytes_per_second=1e9)).cycles >= evaluate(step, slow).cycles
+    assert evaluate(step, slow).cycles >= evaluate(step, DESIGN).cycles
+
+
+def test_what_fits_is_on_chip_and_what_is_merged_fits() -> None:
+    step = printed(NETWORKS["dense"])
+    placement = place(step, DESIGN)
+    assert {name for name, level in placement.level.items() if level == "dram"} == {"masters", "moments1", "moments2"}
+    section = next(s for s in step.sections if s.name == "interior")
+    room = DESIGN.buffers["activation"].size_bytes
+    assert placement.merged["interior"] * peak_bytes(step, section) <= room
+    assert sum(size * times for size, times in placement.passes(section)) == section.repeat
+
+
+def test_a_technology_scales_energy_and_area() -> None:
+    step = printed(NETWORKS["dense"])
+    old = replace(DESIGN, technology="45")
+    assert evaluate(step, old).part_pj["multiply"] / evaluate(step, DESIGN).part_pj["multiply"] == pytest.approx(
+        5.81, abs=0.01
+    )
+    assert areas_mm2(DESIGN)["array"] == pytest.approx(0.19 * areas_mm2(old)["array"])
+
+
+def test_peak_rates_follow_the_slices() -> None:
+    assert [peak_products_per_cycle(DESIGN, bits) for bits in (4, 8, 12, 16)] == [16384, 4096, 16384 / 9, 1024]
+
+
+def test_tables_csv_and_json_tell_the_same() -> None:
+    report = evaluate(printed(NETWORKS["dense"]), DESIGN)
+    lines = csv_text(report).splitlines()
+    assert len(lines) == 1 + len(report.costs)
+    for unit in ("_cycles", "_bytes", "_pj"):
+        assert unit in lines[0]
+    for by in ("layer", "phase", "operation"):
+        assert rows(report, by)[1][-1][1] == f"{float(report.cycles):,.0f}"
+
+
+def edited(tmp_path: Path, old: str, new: str) -> Path:
+    text = pinta_model.configs()["pinta-default"].read_text()
+    assert old in text
+    path = tmp_path / "design.toml"
+    path.write_text(text.replace(old, new, 1))
+    return path
+
+
+BAD = {
+    "a missing energy": ("[energy.dram_64b_pj]", "[energy.dram]", "energy.dram_64b_pj.scale is missing"),
+    "no rows": ("rows = 32 ", "rows = 0 ", "array.rows must be a whole number from 1 on, got 0"),
+    "a dataflow": ('"best"', '"row"', "array.dataflow 'row' is none of output, weight, input, best"),
+    "multipliers": ("slice_multipliers = 64", "slice_multipliers = 48", "array.slice_multipliers must divide 64"),
+    "a technology": ('technology = "16"', 'technology = "3"', "technology '3' is not among"),
+    "a number": ("clock_mhz = 400", 'clock_mhz = "fast"', "clock_mhz must be a positive number, got 'fast'"),
+    "no TOML": ("[array]", "[array", "not TOML"),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "message"), BAD.values(), ids=BAD)
+def test_a_design_that_cannot_work_is_refused_by_name(tmp_path: Path, old: str, new: str, message: str) -> None:
+    path = edited(tmp_path, old, new)
+    with pytest.raises(PintaError) as error:
+        pinta_model.read(path)
+    assert str(error.value).startswith(f"{path}: ") and message in str(error.value)
+
+
+REFUSED: dict[str, tuple[Callable[[Architecture], Architecture], str]] = {
+    "no room for a tile": (lambda d: with_activations(512, d), "buffers.activation.size_bytes = 512 is too small"),
+    "a missing unit": (lambda d: replace(d, units={}), "[units.encode], which is missing"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_pair_that_cannot_work_is_refused_by_name(
+    change: Callable[[Architecture], Architecture], message: str
+) -> None:
+    with pytest.raises(PintaError, match=re.escape(message)):
+        evaluate(printed(NETWORKS["dense"]), change(DESIGN))
