@@ -261,7 +261,7 @@ def products(folder: Path) -> None:
     machine = Machine(folder, "products.c")
     spent: Counter[str] = Counter()
     for stack, cycles in frames(machine, machine.run()).items():
-        spent.update({name: cycles for name in set(stack) & MACS.keys()})
+        spent.update(dict.fromkeys(set(stack) & MACS.keys(), cycles))
     for name, macs in MACS.items():
         print(f"{name:22}{'cycles an element' if name == 'pack' else 'cycles a product':20}{spent[name] / macs:8.2f}")
 
