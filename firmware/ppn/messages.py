@@ -38,6 +38,7 @@ COUNTED_HEAD = "<6I"  # reply to COUNTERS; they wrap at 2^32
 MICROBATCHES = 64  # of one request, at most
 RESERVE = 32768  # bytes of heap that a device leaves free where it has the choice
 ALIGNED = 16  # bytes of a block of a MicroPython heap
+STACK = 4096  # bytes of heap for the stack of a second core's thread
 
 
 _SIZES: dict[str, int] = {}
@@ -94,13 +95,14 @@ def plan(sizes: tuple[int, ...], free: int, tapes: int, cores: int) -> tuple[int
     device, weights, rows, parameters, gradients, scratch, numbers, tape = [_whole(count) for count in sizes]
     shared, own = device + weights + rows, gradients + scratch + numbers
     room = free - RESERVE - shared
-    while cores > 1 and cores * own + max(cores * tape, parameters) > room:
+    while cores > 1 and cores * (own + STACK) - STACK + max(cores * tape, parameters) > room:
         cores -= 1
+    fixed = cores * (own + STACK) - STACK
     kept = tapes
-    while kept > cores and cores * own + kept * tape > room:
+    while kept > cores and fixed + kept * tape > room:
         kept -= 1
     kept = max(kept, cores)
-    return shared + cores * own + tape_bytes(sizes, kept), kept, cores
+    return shared + fixed + tape_bytes(sizes, kept), kept, cores
 
 
 def tape_bytes(sizes: tuple[int, ...], tapes: int) -> int:

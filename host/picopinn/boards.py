@@ -53,7 +53,7 @@ class Board:
         clock_hz: as MicroPython sets it.
         ram_bytes: of the chip.
         usb: ``vendor:product`` in hexadecimal, as it appears under MicroPython.
-        heap_bytes: free at MicroPython's prompt; None where nobody has measured.
+        heap_bytes: free while picopinn serves, as INFO answers; None where nobody has measured.
         bootloader, filesystem: None if MicroPython must be on it already.
     """
 

@@ -16,13 +16,13 @@ from rich.table import Table
 
 from pinta_model import PintaError
 
-from . import __version__, boards, describe, flash, image, pinta, train
+from . import __version__, boards, describe, fit, flash, image, pinta, train
 from .device.addresses import FORMS, LOCAL, open_device, open_session
 from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization
-from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
+from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision, Program
 from .problems import get, names
 from .runs import Run
 from .settings import FLOAT, Settings, parse_tt
@@ -59,6 +59,7 @@ LearningRate = Annotated[float, _option("Adam's at the first step; it falls to z
 Threads = Annotated[int | None, _option("Threads; they change no bit of the result.", _RUN, show_default="all cores")]
 Address = Annotated[str, _option(f"What computes: {FORMS}.", _RUN)]
 Cores = Annotated[int | None, _option("Cores of a board; they change no bit of the result.", _RUN, show_default="all")]
+BoardName = Annotated[str, typer.Option(help=f"Kind of board: {', '.join(boards.names())}.")]
 RunPath = Annotated[Path | None, _option("Directory to write.", _RUN, show_default="runs/PROBLEM-NNN")]
 Resume = Annotated[Path | None, _option("Continue the run in this directory.", _RUN)]
 Quiet = Annotated[bool, _option("Print errors and warnings only.", _RUN, flag="--quiet")]
@@ -125,7 +126,7 @@ def _train(
 
 @app.command("flash")
 def _flash(
-    board: Annotated[str, typer.Option(help=f"Kind of board: {', '.join(boards.names())}.")],
+    board: BoardName,
     volume: Annotated[Path | None, typer.Option(help="Volume of a board with BOOTSEL held.")] = None,
     port: Annotated[str | None, typer.Option(help="Serial port of a board with MicroPython.")] = None,
     micropython: Annotated[Path | None, typer.Option(help="UF2 file of MicroPython.", show_default="built")] = None,
@@ -231,12 +232,38 @@ def _describe(
 ) -> None:
     """Tell what a network costs, layer by layer, and what it needs on a device."""
     settings = _settings(ctx)
-    network, stein = settings.network(), settings.stein()
     integers = precision != FLOAT
-    program = network.program(Precision.parse(precision) if integers else Precision(), stein.mode)
-    _show(describe.table(describe.layers(network, program), integers))
+    program, directions = _program(settings)
+    _show(describe.table(describe.layers(settings.network(), program), integers))
     if integers:
-        _show(describe.device_table(program, stein.count(network.inputs)))
+        _show(describe.device_table(program, directions))
+
+
+@app.command("fit")
+def _fit(
+    ctx: typer.Context,
+    problem: ProblemName,
+    board: BoardName,
+    estimator: EstimatorKind = Settings.estimator,
+    directions: Directions = None,
+    quantization: Quantized = Estimator.quantization,
+    precision: Widths = Settings.precision,
+    hidden: Hidden = Settings.hidden,
+    layers: Layers = Settings.layers,
+    tt: Tt = None,
+    rank: Rank = Settings.rank,
+    dense: Dense = False,
+    activation: ActivationName = Settings.activation,
+    contraction: ContractionName = Settings.contraction,
+    batch: Batch = Settings.batch,
+    cores: Cores = None,
+) -> None:
+    """Tell what training takes on a board, before it is flashed."""
+    kind, settings = boards.load(board), _settings(ctx)
+    if precision == FLOAT:
+        raise UsageError(f"a board computes in integers, not in {FLOAT}: choose widths such as {DEFAULT_PRECISION}")
+    memory = fit.memory(*_program(settings), kind, settings.microbatches(), cores or kind.cores)
+    _show(fit.table(memory, kind))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -295,6 +322,13 @@ def _settings(ctx: typer.Context) -> Settings:
         values |= {"sigma": None, "quantization": None}
     settings = Settings(**values)
     return replace(settings, directions=settings.stein().count(dimensions))
+
+
+def _program(settings: Settings) -> tuple[Program, int]:
+    """What a device would be configured with, and for how many directions; floats as if they were integers."""
+    network, stein = settings.network(), settings.stein()
+    precision = Precision() if settings.precision == FLOAT else Precision.parse(settings.precision)
+    return network.program(precision, stein.mode), stein.count(network.inputs)
 
 
 def _resumable(ctx: typer.Context, path: Path) -> Run:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from ppn import messages
 
 from .errors import PicopinnError, UsageError
 from .network import ACTIVATIONS, MAX_INNER, MODES, Activation, Program
@@ -26,6 +27,7 @@ __all__ = [
     "Plan",
     "Product",
     "activate",
+    "board_sizes",
     "device_bytes",
     "encode_integers",
     "ffi",
@@ -248,3 +250,20 @@ def device_bytes(program: Program, directions: int) -> dict[str, int]:
     sizes = Plan(program, directions).sizes
     regions = {name: int(getattr(sizes, name)) for name in ("weights", "gradients", "tape", "scratch")}
     return {**regions, "total": sum(regions.values())}
+
+
+def board_sizes(program: bytes) -> tuple[int, ...]:
+    """Bytes of each of ``messages.REGIONS`` on a board that is configured with a program (firmware/natmod/device.h).
+
+    Raises:
+        UsageError: no device takes it.
+    """
+    needed = int(lib.ppn_device_bytes(program, len(program)))
+    sizes = ffi.new("ppn_device_sizes *")
+    status = needed
+    if needed > 0:
+        room = ffi.new("uint64_t[]", -(-needed // 8))  # aligned
+        status = int(lib.ppn_device_open(ffi.cast("ppn_device *", room), program, len(program), sizes))
+    if status:
+        raise UsageError(f"the kernels refuse this: {messages.reason(status)}")
+    return tuple(int(getattr(sizes, name)) for name in messages.REGIONS)

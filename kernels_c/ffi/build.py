@@ -9,17 +9,18 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path("kernels_c")  # relative to the project's root, where setuptools runs
-SOURCES = ("portable", "avx2", "avx512", "dispatch")
+SOURCES = ("portable", "avx2", "avx512", "dispatch", "device")
 NATIVE = Path("host/native")  # the host's own C: what the kernels must not know
+BOARD = Path("firmware/natmod")  # a board's
 
 
 def _declarations(header: Path) -> str:
-    """What cffi needs of a header: constants, types, and the one function that is not there once a variant."""
+    """What cffi needs of a header: constants, types, and the functions that are there once and not in every variant."""
     text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
     text = re.sub(r"#ifdef __cplusplus.*?#endif", "", text, flags=re.DOTALL)
     constants = dict(re.findall(r"#define (PPN_\w+) +(\S+)", text))
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
-    text = re.sub(r"^(int|void) ppn_\w+\([^;]*;", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^(int|void) ppn_(?!device_)\w+\([^;]*;", "", text, flags=re.MULTILINE)
     text = re.sub(r"\[PPN_MODES( \+ 1)?\]", lambda size: f"[{int(constants['PPN_MODES']) + bool(size[1])}]", text)
     return "".join(f"#define {name} ...\n" for name in constants) + text
 
@@ -28,12 +29,13 @@ ffi = FFI()
 ffi.cdef(_declarations(ROOT / "include/ppn/ppn.h"))
 ffi.cdef(_declarations(ROOT / "ffi/host.h"))
 ffi.cdef(_declarations(NATIVE / "encode.h"))
+ffi.cdef(_declarations(BOARD / "device.h"))
 ffi.set_source(
     "picopinn._kernels",
-    '#include "ppn/ppn.h"\n#include "encode.h"\n#include "host.h"\n',
+    '#include "ppn/ppn.h"\n#include "device.h"\n#include "encode.h"\n#include "host.h"\n',
     sources=[*(str(ROOT / "ffi" / f"{name}.c") for name in SOURCES), str(NATIVE / "encode.c")],
-    depends=[str(path) for path in sorted([*ROOT.rglob("*.[ch]"), *NATIVE.glob("*.[ch]")])],
-    include_dirs=[str(ROOT / "include"), str(ROOT / "ffi"), str(NATIVE)],
+    depends=[str(path) for path in sorted([*ROOT.rglob("*.[ch]"), *NATIVE.glob("*.[ch]"), *BOARD.glob("device.[ch]")])],
+    include_dirs=[str(ROOT / "include"), str(ROOT / "ffi"), str(NATIVE), str(BOARD)],
     libraries=[] if os.name == "nt" else ["m"],
     extra_compile_args=[] if os.name == "nt" else ["-std=c11", "-O3"],
 )

@@ -1,0 +1,106 @@
+"""What `picopinn fit` tells of a board is what the board, here the real image in an emulator, then answers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from picopinn import boards, cli, fit
+from picopinn.device.addresses import open_session
+from picopinn.device.remote import RemoteDevice
+from picopinn.errors import UsageError
+from picopinn.link.session import Session
+from picopinn.network import Network, Precision, Program
+
+BOARD = boards.load("rp2040")
+DEFAULT = Precision()
+SMALL = Network(2, hidden=64, tt=(8, 8))
+LARGE = Network(2, hidden=256, tt=None)  # more than any RP2040 has room for
+# programs, directions, microbatches of a step, cores
+CASES: dict[str, tuple[Program, int, int, int]] = {
+    "the default": (Network(2).program(DEFAULT, "jet"), 2, 50, 2),
+    "small, one core": (SMALL.program(DEFAULT, "jet"), 2, 8, 1),
+    "small, two cores": (SMALL.program(DEFAULT, "jet"), 2, 8, 2),
+    "wide numbers": (SMALL.program(Precision(16, 16, 16, 16), "jet"), 2, 50, 2),
+    "naive": (Network(3, hidden=32, tt=None, layers=2).program(DEFAULT, "naive"), 6, 10, 2),
+    "difference, core by core": (
+        Network(2, hidden=64, tt=(4, 4, 4), rank=4, contraction="sequential").program(DEFAULT, "difference"),
+        4,
+        10,
+        2,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def emulated(bare_image: Path) -> Iterator[Session]:  # an image that is not there is told by bare_image
+    session = open_session("emulated:rp2040")
+    session.connect()
+    yield session
+    session.close()
+
+
+def test_the_heap_is_what_the_board_has_free(emulated: Session) -> None:
+    assert BOARD.heap_bytes is not None
+    assert abs(emulated.connect()["free"] - BOARD.heap_bytes) <= 1024
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_memory_is_what_the_board_answers(name: str, emulated: Session) -> None:
+    program, directions, microbatches, cores = CASES[name]
+    predicted = fit.memory(program, directions, BOARD, microbatches, cores)
+    device = RemoteDevice(emulated, microbatches=microbatches, cores=cores)
+    device.configure(program, directions)
+    answered = device.memory
+    assert answered is not None
+    assert answered.regions == predicted.regions
+    assert (answered.used, answered.tapes, answered.cores) == (predicted.used, predicted.tapes, predicted.cores)
+    assert abs(answered.left - (predicted.heap - predicted.used)) <= 1024
+
+
+def test_what_does_not_fit_is_refused_with_the_same_numbers(emulated: Session) -> None:
+    program = LARGE.program(DEFAULT, "jet")
+    with pytest.raises(UsageError, match="bytes needed") as predicted:
+        fit.memory(program, 2, BOARD, 8, 2)
+    with pytest.raises(UsageError, match="bytes needed") as answered:
+        RemoteDevice(emulated, microbatches=8).configure(program, 2)
+    ours, theirs = (
+        [int(number) for number in re.findall(r"\d{4,}", str(error.value).replace(",", ""))][-2:]
+        for error in (predicted, answered)
+    )
+    assert ours[0] == theirs[0]
+    assert abs(ours[1] - theirs[1]) <= 1024
+
+
+def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["fit", "poisson2d", "--board", "rp2040", "--hidden", "64", "--tt", "8x8", "--batch", "16"]
+    assert cli.main([*command, "--cores", "1"]) == 0
+    one = fit.memory(*CASES["small, one core"][:2], BOARD, 8, 1)
+    printed = capsys.readouterr().out
+    assert f"{one.used:,}" in printed
+    assert f"{one.heap - one.used:,}" in printed
+    assert f"{one.regions['tape'] * one.tapes:,}" in printed
+    assert "used by 1 core " in printed
+    assert cli.main(command) == 0
+    assert "used by 2 cores" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("--board rp2040 --dense", "does not fit a Raspberry Pi Pico"),
+        ("--board rp2350", "nobody has measured the memory of a Raspberry Pi Pico 2"),
+        ("--board rp2041", "no board 'rp2041'"),
+        ("--board rp2040 --precision float32", "a board computes in integers"),
+        ("", "Missing option '--board'"),
+    ],
+)
+def test_what_cannot_be_told_is_one_line(options: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fit", "poisson2d", *options.split()]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
