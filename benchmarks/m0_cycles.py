@@ -245,6 +245,27 @@ def frames(machine: Machine, spent: Counter[tuple[tuple[int, ...], int]]) -> Cou
     return out
 
 
+MACS = {  # of the functions of m0/products.c: one block row times 64 columns
+    "plain_8x8": 4 * 64 * 64,
+    "plain_12x8": 4 * 64 * 64,
+    "smx_8x8_k64": 4 * 64 * 64,
+    "smx_8x8_k256": 4 * 64 * 256,
+    "smx_12x8_k64": 4 * 64 * 64,
+    "smx_12x8_k256": 4 * 64 * 256,
+    "pack": 64 * 256,
+}
+
+
+def products(folder: Path) -> None:
+    """Cycles of block products, each by itself."""
+    machine = Machine(folder, "products.c")
+    spent: Counter[str] = Counter()
+    for stack, cycles in frames(machine, machine.run()).items():
+        spent.update(dict.fromkeys(set(stack) & MACS.keys(), cycles))
+    for name, macs in MACS.items():
+        print(f"{name:22}{'cycles an element' if name == 'pack' else 'cycles a product':20}{spent[name] / macs:8.2f}")
+
+
 WORK = {  # what a function's cycles count as, from the innermost out
     "ppn_encode": "encode",
     "ppn_store": "encode",
@@ -286,6 +307,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "case.h").write_text(case_text(program, device))
+        products(folder)
         machine = Machine(folder, "step.c")
         spent = machine.run()
         expected = device.step.gradients

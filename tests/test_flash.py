@@ -13,6 +13,7 @@ import serial
 
 from picopinn import boards, cli, flash, image, toolchain, uf2
 from picopinn.errors import PicopinnError, UsageError
+from picopinn.link import ports
 from picopinn.link.emulator import EmulatedBoard
 
 BOARD = boards.load("rp2040")
@@ -172,8 +173,8 @@ def test_ports_are_known_by_their_usb_ids(monkeypatch: pytest.MonkeyPatch) -> No
         def __init__(self, device: str, vid: int | None, pid: int | None) -> None:
             self.device, self.vid, self.pid = device, vid, pid
 
-    ports = [Port("/b", 0x2E8A, 5), Port("/a", 0x2E8A, 5), Port("/c", 0x2E8A, 3), Port("/d", None, None)]
-    monkeypatch.setattr(flash.list_ports, "comports", lambda: ports)
+    found = [Port("/b", 0x2E8A, 5), Port("/a", 0x2E8A, 5), Port("/c", 0x2E8A, 3), Port("/d", None, None)]
+    monkeypatch.setattr(ports.list_ports, "comports", lambda: found)
     assert flash.find_ports(BOARD) == ["/a", "/b"]
 
 

@@ -28,8 +28,8 @@ uint32_t peaks[CASE_ACCUMULATORS];
 int flags;
 
 static void run(const pass *p) {
-    ppn_batch batch = {p->microbatches, p->directions, CASE_INPUTS,  p->points,  p->point_exps,
-                       p->rows,         p->row_exps,   tapes[0],     CASE_TAPE};
+    ppn_batch batch = {p->microbatches, p->directions, CASE_INPUTS, p->points, p->point_exps,
+                       p->rows,         p->row_exps,   tapes[0],    CASE_TAPE};
     ppn_counter counter = {CASE_SEED, CASE_STEP, p->first};
     flags |= ppn_forward(&network, weights, scratch, &batch, out, out_exps);
     flags |= ppn_backward(&network, weights, gradients, scratch, &batch, p->cotangents, p->cotangent_exps, counter);

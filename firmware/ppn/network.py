@@ -11,6 +11,9 @@ except ImportError:  # a MicroPython without threads
     _thread = None
 
 
+STACK = 8192  # bytes for the other core: the kernels' deepest calls take about 5 KiB on a Cortex-M0+
+
+
 class RefusedError(Exception):
     """A request that cannot be met; the text is for the host."""
 
@@ -52,7 +55,7 @@ class Network:
         device, sizes = self._open(payload[messages.size(messages.CONFIGURE_HEAD) :])
         gc.collect()
         free = gc.mem_free() + len(device)
-        used, slots, cores = messages.plan(sizes, free, wanted, min(cores, self._cores))
+        used, slots, cores = messages.plan(sizes, free, wanted, min(max(cores, 1), self._cores))
         if used > free:
             raise RefusedError(f"does not fit: {used} bytes needed, {free} are free")
         self._memory = self._take(device, sizes, slots, cores)
@@ -83,6 +86,7 @@ class Network:
 
     def _start_helper(self):
         """Have the other core compute along. It may still be leaving an earlier call."""
+        _thread.stack_size(STACK)
         for _ in range(1000):
             try:
                 _thread.start_new_thread(self._native.help, (self.solver,))
@@ -90,4 +94,5 @@ class Network:
                 return
             except OSError:
                 sleep_ms(1)
+        self.solver = None  # that would wait for the other core
         raise RefusedError("the other core is busy: reset the board, or use --cores 1")

@@ -14,12 +14,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import serial
-from serial.tools import list_ports
-
 from . import boards, image
 from .boards import Board
 from .errors import PicopinnError, UsageError
+from .link.ports import open_port, ports_with
 from .link.session import LinkLostError
 
 INFO = "INFO_UF2.TXT"
@@ -95,8 +93,7 @@ def flash(
 
 def find_ports(board: Board) -> list[str]:
     """Serial ports of boards that have the board's USB ids."""
-    known = [port for port in list_ports.comports() if port.vid is not None]
-    return sorted(port.device for port in known if f"{port.vid:04x}:{port.pid:04x}" in board.usb)
+    return [port.device for port in ports_with(board.usb)]
 
 
 def find_volumes(board: Board) -> list[Path]:
@@ -218,16 +215,9 @@ def _leave_service(link: Any) -> None:
 def _check_port(port: str) -> None:
     """Raise UsageError with the reason why a port cannot be had."""
     try:
-        serial.serial_for_url(port, exclusive=True).close()
-    except (OSError, ValueError) as error:
-        text = str(error)
-        if "lock" in text or "busy" in text or (os.name == "nt" and "denied" in text):
-            reason = "in use: close the program that has it open"
-        elif "denied" in text:
-            reason = "not yours to open: join its group (on Debian `sudo adduser $USER dialout`), log in anew"
-        else:
-            reason = "not there: plug the board in"
-        raise UsageError(f"{port} is {reason}, and repeat") from None
+        open_port(port).close()
+    except OSError:
+        raise UsageError(f"{port} is not there: plug the board in, and repeat") from None
 
 
 def _check_machine(board: Board, port: str, prompt: Any) -> None:

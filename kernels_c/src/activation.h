@@ -153,12 +153,12 @@ static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_blo
     ppn_square(a->m, q);
     out->ea = ppn_scale(c->p1, a, out->a);
     out->es = ppn_sum_exp(&sum);
-    ppn_sum_product(&sum, c->p1, s->m, even, 1, out->s);
-    ppn_sum_product(&sum, c->p2, q, square, 0, out->s);
+    int fresh = ppn_sum_product(&sum, c->p1, s->m, even, 1, out->s);
+    ppn_sum_close(ppn_sum_product(&sum, c->p2, q, square, fresh, out->s), out->s);
     int e = ppn_scale(c->p2, a, t);
     ppn_keep(t, e, &out->d);
-    ppn_sum_product(&sum, c->p2, s->m, even, 1, t);
-    ppn_sum_product(&sum, c->p3, q, square, 0, t); /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
+    fresh = ppn_sum_product(&sum, c->p2, s->m, even, 1, t);
+    ppn_sum_close(ppn_sum_product(&sum, c->p3, q, square, fresh, t), t); /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
     ppn_keep(t, out->es, &out->n);
 }
 

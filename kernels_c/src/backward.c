@@ -70,8 +70,8 @@ static void ppn_put_sum2(ppn_transpose *t, uint32_t stream, const int16_t *x, co
     ppn_sum sum = ppn_sum_open(2);
     ppn_sum_offer(&sum, ex);
     ppn_sum_offer(&sum, ey);
-    ppn_sum_product(&sum, x, p, ex, 1, acc);
-    ppn_sum_product(&sum, y, q, ey, 0, acc);
+    int fresh = ppn_sum_product(&sum, x, p, ex, 1, acc);
+    ppn_sum_close(ppn_sum_product(&sum, y, q, ey, fresh, acc), acc);
     ppn_put_cotangent(t, stream, acc, ppn_sum_exp(&sum));
 }
 
@@ -107,11 +107,12 @@ static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
     ppn_sum sum = ppn_sum_open(streams);
     ppn_sum_offer(&sum, ppn_term(&c[0], -14));
     for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_kept_exp(ppn_change(t, r).e, c[r].e));
-    ppn_sum_product(&sum, p1, c[0].m, ppn_term(&c[0], -14), 1, acc);
+    int fresh = ppn_sum_product(&sum, p1, c[0].m, ppn_term(&c[0], -14), 1, acc);
     for (uint32_t r = 1; r < streams; r++) {
         ppn_kept change = ppn_change(t, r);
-        ppn_sum_product(&sum, change.m, c[r].m, ppn_kept_exp(change.e, c[r].e), 0, acc);
+        fresh = ppn_sum_product(&sum, change.m, c[r].m, ppn_kept_exp(change.e, c[r].e), fresh, acc);
     }
+    ppn_sum_close(fresh, acc);
     ppn_put_cotangent(t, 0, acc, ppn_sum_exp(&sum));
 }
 

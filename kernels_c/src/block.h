@@ -25,7 +25,7 @@
 static inline int ppn_min(int a, int b) { return a < b ? a : b; }
 static inline int ppn_max(int a, int b) { return a > b ? a : b; }
 static inline int32_t ppn_clip(int32_t x, int32_t m) { return x > m ? m : x < -m ? -m : x; }
-static inline int32_t ppn_abs(int32_t x) { return x < 0 ? -x : x; }
+static inline int32_t ppn_abs(int32_t x) { return x < 0 ? (int32_t)(0u - (uint32_t)x) : x; } /* -2^31 stays */
 static inline int32_t ppn_largest(int bits) { return (1 << (bits - 1)) - 1; }
 
 /* Number of bits of x. */
@@ -120,8 +120,8 @@ static inline int ppn_encode_plain(const int32_t *x, int e, int bits, ppn_roundi
 }
 
 #if PPN_M0
-/* The same; |m| is int16, or int8 if not |wide|. */
-int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide, int *flags);
+/* The same; |m| is int16, or int8 if not |wide|; no |random|: nearest. */
+int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide, int *flags);
 
 /* out = x y; out = rnd(x y, shift); out += rnd(x y, shift); shift >= 1. x, y and m, q below are word-aligned. */
 void ppn_m0_times(const int16_t *x, const int16_t *y, int32_t *out);
@@ -131,6 +131,12 @@ void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int s
 /* tanh of z = m 2^(s - 22), 0 <= s <= 10: h, then p1, p2, p3, as ppn_curve has them. */
 void ppn_m0_tanh(const int16_t *m, int s, int16_t *curve, const int16_t *table);
 
+/* words = 2^up m */
+void ppn_m0_spread16(const void *m, int32_t *words, int up);
+
+/* acc = rnd(acc, down) + add of the column. */
+void ppn_m0_bias(int32_t *acc, const int32_t *add, int down);
+
 /* m = rnd(x, 15); q = rnd(a a, 15). */
 void ppn_m0_keep(const int32_t *x, int16_t *m);
 void ppn_m0_square(const int16_t *a, int16_t *q);
@@ -139,7 +145,7 @@ void ppn_m0_square(const int16_t *a, int16_t *q);
 /* Encode x (exponent e) to SMX(bits): mantissas to m, answers the exponent (spec 2.2). |x| <= 2^31 - 1. */
 static inline int ppn_encode16(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
 #if PPN_M0
-    return ppn_m0_encode(x, e, bits, &how, m, 1, flags);
+    return ppn_m0_encode(x, e, bits, how.stochastic ? &how : NULL, m, 1, flags);
 #else
     return ppn_encode_plain(x, e, bits, how, m, flags);
 #endif
@@ -196,25 +202,26 @@ static inline void ppn_sum_add(const ppn_sum *s, const int32_t *x, int e, int32_
     LANES acc[l] += (x[l] + half) >> shift;
 }
 
-/* acc += x y, aligned; |fresh|: acc = x y. |x y| <= 2^30. */
-static inline void ppn_sum_product(const ppn_sum *s, const int16_t *x, const int16_t *y, int e, int fresh,
-                                   int32_t *acc) {
+/* acc += x y, aligned, or = if |fresh|; |x y| <= 2^30. Answers whether |acc| is still to be set. */
+static inline int ppn_sum_product(const ppn_sum *s, const int16_t *x, const int16_t *y, int e, int fresh,
+                                  int32_t *acc) {
     int shift = s->top - e + s->headroom;
+    if (e == UNUSED_TERM || shift > 30) return fresh;
 #if PPN_M0
-    if (e != UNUSED_TERM && fresh && !shift) {
+    if (!shift) /* the only term */
         ppn_m0_times(x, y, acc);
-        return;
-    }
-    if (e != UNUSED_TERM && shift) {
-        if (shift > 30) shift = 32; /* leaves nothing of either sign */
-        fresh ? ppn_m0_multiply(x, y, acc, shift) : ppn_m0_multiply_add(x, y, acc, shift);
-        return;
-    }
-#endif
-    if (fresh) memset(acc, 0, 16 * sizeof *acc);
-    if (e == UNUSED_TERM || shift > 30) return;
+    else if (fresh)
+        ppn_m0_multiply(x, y, acc, shift);
+    else
+        ppn_m0_multiply_add(x, y, acc, shift);
+#else
     int32_t half = (1 << shift) >> 1;
-    LANES acc[l] += (x[l] * y[l] + half) >> shift;
+    LANES acc[l] = (fresh ? 0 : acc[l]) + ((x[l] * y[l] + half) >> shift);
+#endif
+    return 0;
+}
+static inline void ppn_sum_close(int fresh, int32_t *acc) {
+    if (fresh) memset(acc, 0, 16 * sizeof *acc);
 }
 static inline int ppn_sum_exp(const ppn_sum *s) { return s->top == UNUSED_TERM ? PPN_EMPTY_EXP : s->top + s->headroom; }
 
@@ -293,7 +300,8 @@ static inline void ppn_encode_to(const int32_t *x, int e, int bits, ppn_rounding
     ppn_store_simd(at, blocks, wide, block, m, e);
 #elif PPN_M0
     uint32_t size = wide ? 32 : 16;
-    at[blocks * size + block] = (uint8_t)ppn_m0_encode(x, e, bits, &how, at + block * size, wide, flags);
+    const ppn_rounding *random = how.stochastic ? &how : NULL;
+    at[blocks * size + block] = (uint8_t)ppn_m0_encode(x, e, bits, random, at + block * size, wide, flags);
 #else
     int16_t m[16];
     e = ppn_encode16(x, e, bits, how, m, flags);

@@ -24,7 +24,7 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
     "4: ldr r0, [sp, #64]\n mov r1, sp\n"                                                                              \
     "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
     "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
-    "add sp, #68\n" LEAVE "2: adds r7, #64\n add r8, r9\n cmp r11, r10\n beq 4b\n"                                     \
+    "add sp, #68\n" LEAVE "2: adds r7, #64\n 3: add r8, r9\n cmp r11, r10\n beq 4b\n"                                  \
     "1: mov r4, r11\n ldmia r4!, {r5}\n mov r11, r4\n mov r6, r12\n subs r5, r6, r5\n cmp r5, #31\n bhi 2b\n"          \
     "mov lr, r5\n"
 #define LEAVE "pop {r4-r7}\n mov r8, r4\n mov r9, r5\n mov r10, r6\n mov r11, r7\n pop {r4-r7, pc}\n"
@@ -37,7 +37,7 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
     "mov r3, r8\n ldrh r0, [r3, #" #a "]\n ldrh r1, [r3, #" #b "]\n ldrh r2, [r3, #" #c "]\n ldrh r3, [r3, #" #d "]\n" \
     "sxth r0, r0\n sxth r1, r1\n sxth r2, r2\n sxth r3, r3\n"
 #define WORD(at) /* of four bytes, aligned */                                                                          \
-    "mov r3, r8\n ldr r3, [r3, #" #at "]\n cmp r3, #0\n beq 6f\n"                                                      \
+    "mov r3, r8\n ldr r3, [r3, #" #at "]\n"                                                                            \
     "sxtb r0, r3\n asrs r1, r3, #8\n sxtb r1, r1\n asrs r2, r3, #16\n sxtb r2, r2\n asrs r3, r3, #24\n"
 
 #define DOT                                                                                                            \
@@ -51,10 +51,10 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
         "mov r5, lr\n ldr r6, [sp, #" #at "]\n asrs r4, r5\n adcs r6, r4\n str r6, [sp, #" #at "]\n"
 
 #define BACK "subs r7, #64\n"
-#define COLUMN(SUM, a, b, c, d) SUM(a) SUM(b) SUM(c) SUM(d) BACK "6:\n"
+#define COLUMN(SUM, a, b, c, d) SUM(a) SUM(b) SUM(c) SUM(d)
 #define COLUMNS(SUM, L0, L1, L2, L3)                                                                                   \
-    L0 COLUMN(SUM, 0, 16, 32, 48) L1 COLUMN(SUM, 4, 20, 36, 52) L2 COLUMN(SUM, 8, 24, 40, 56)                          \
-        L3 COLUMN(SUM, 12, 28, 44, 60) "b 2b\n"
+    L0 COLUMN(SUM, 0, 16, 32, 48) BACK L1 COLUMN(SUM, 4, 20, 36, 52) BACK L2 COLUMN(SUM, 8, 24, 40, 56)                \
+        BACK L3 COLUMN(SUM, 12, 28, 44, 60) "b 3b\n"
 #define RUN(name, ...)                                                                                                 \
     NAKED void name(const ppn_m0_run *run UNUSED) { __asm__(".syntax unified\n" ENTER COLUMNS(__VA_ARGS__)); }
 
@@ -67,38 +67,42 @@ RUN(ppn_m0_wide16, WIDE, HALVES(0, 2, 4, 6), HALVES(8, 10, 12, 14), HALVES(16, 1
 RUN(ppn_m0_wide16_turned, WIDE, HALVES(0, 8, 16, 24), HALVES(2, 10, 18, 26), HALVES(4, 12, 20, 28),
     HALVES(6, 14, 22, 30))
 
-/* Packed: r7 runs through the right block at r8, lr stands at the left one, r10 is the end of the exponents; r4 the
- * shift, r5 zero. Of a packed product, the upper half and the carry of the lower half's sign are two products. */
-#define PAIR_SHIFT(at)                                                                                                 \
+/* Packed: r7 runs through the right block at r8, lr stands at the left one, r5 runs through the exponents up to r10; r4
+ * is the shift. Of a packed product, the upper half and the carry of the lower half's sign are two products. */
+#define PAIR_SHIFT(at) /* r5 zero */                                                                                   \
     "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n asrs r2, r2, #16\n adcs r2, r5\n asrs r3, r3, #16\n"            \
     "adcs r2, r3\n ldr r6, [sp, #" #at "]\n asrs r2, r4\n adcs r6, r2\n str r6, [sp, #" #at "]\n"
-#define PAIR_ADD(at)                                                                                                   \
+#define PAIR_ADD(at) /* no shift; r4 runs through the left block */                                                    \
     "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n ldr r6, [sp, #" #at "]\n asrs r2, r2, #16\n adcs r6, r2\n"      \
     "asrs r3, r3, #16\n adcs r6, r3\n str r6, [sp, #" #at "]\n"
-#define PAIR_ROW(DO, at, a, b, c, d)                                                                                   \
-    "mov r7, r8\n mov r1, lr\n ldr r0, [r1, #" #at "]\n ldr r1, [r1, #" #at " + 4]\n" DO(a) DO(b) DO(c) DO(d)
-#define PAIR_ROWS(DO)                                                                                                  \
-    PAIR_ROW(DO, 0, 0, 4, 8, 12)                                                                                       \
-    PAIR_ROW(DO, 8, 16, 20, 24, 28) PAIR_ROW(DO, 16, 32, 36, 40, 44) PAIR_ROW(DO, 24, 48, 52, 56, 60)
+#define SHIFT_ROW(at, a, b, c, d)                                                                                      \
+    "mov r7, r8\n mov r1, lr\n ldr r0, [r1, #" #at "]\n ldr r1, [r1, #" #at " + 4]\n" PAIR_SHIFT(a) PAIR_SHIFT(b)      \
+        PAIR_SHIFT(c) PAIR_SHIFT(d)
+#define ADD_ROW(a, b, c, d) "mov r7, r8\n ldmia r4!, {r0, r1}\n" PAIR_ADD(a) PAIR_ADD(b) PAIR_ADD(c) PAIR_ADD(d)
 
 NAKED void ppn_m0_pairs8(const ppn_m0_run *run UNUSED) {
-    __asm__(".syntax unified\n"
-            "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
-            "sub sp, #68\n ldmia r0!, {r1-r6}\n mov lr, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n"
-            "lsls r5, r5, #2\n adds r5, r4\n mov r10, r5\n str r6, [sp, #64]\n ldr r0, [r0]\n mov r12, r0\n"
-            "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n movs r5, #0\n mov r4, sp\n"
-            "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n"
-            "1: mov r6, r11\n ldmia r6!, {r3}\n mov r11, r6\n mov r4, r12\n subs r4, r4, r3\n beq 2f\n"
-            "cmp r4, #31\n bls 6f\n b 4f\n 6: b 3f\n"
-            "2: " PAIR_ROWS(
-                PAIR_ADD) "b 4f\n"
-                          "3: " PAIR_ROWS(
-                              PAIR_SHIFT) "4: movs r6, #32\n add lr, r6\n add r8, r9\n cmp r11, r10\n beq 5f\n b 1b\n"
-                                          "5: ldr r0, [sp, #64]\n mov r1, sp\n"
-                                          "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, "
-                                          "{r4-r7}\n"
-                                          "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, "
-                                          "{r4-r7}\n add sp, #68\n" LEAVE);
+    __asm__(
+        ".syntax unified\n"
+        "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
+        "sub sp, #68\n ldmia r0!, {r1-r6}\n mov lr, r1\n mov r8, r2\n mov r9, r3\n"
+        "lsls r5, r5, #2\n adds r5, r4\n mov r10, r5\n mov r5, r4\n str r6, [sp, #64]\n ldr r0, [r0]\n mov r12, r0\n"
+        "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n mov r4, sp\n"
+        "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n b 1f\n"
+        "2: " /* a shift, or nothing */
+        "cmp r4, #31\n bls 3f\n movs r4, #32\n add lr, r4\n b 4f\n"
+        "3: mov r11, r5\n movs r5, #0\n" SHIFT_ROW(0, 0, 4, 8, 12) SHIFT_ROW(8, 16, 20, 24, 28)
+            SHIFT_ROW(16, 32, 36, 40, 44) SHIFT_ROW(
+                24, 48, 52, 56,
+                60) "mov r5, r11\n movs r4, #32\n add lr, r4\n b 4f\n"
+                    "1: ldmia r5!, {r3}\n mov r4, r12\n subs r4, r4, r3\n beq 6f\n b 2b\n"
+                    "6: mov r4, lr\n" ADD_ROW(0, 4, 8, 12) ADD_ROW(16, 20, 24, 28) ADD_ROW(32, 36, 40, 44) ADD_ROW(
+                        48, 52, 56,
+                        60) "mov lr, r4\n"
+                            "4: add r8, r9\n cmp r5, r10\n beq 5f\n b 1b\n"
+                            "5: ldr r0, [sp, #64]\n mov r1, sp\n"
+                            "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"
+                            "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n add "
+                            "sp, #68\n" LEAVE);
 }
 
 /* One right block, r7, after another against one left block, whose columns come from [sp, #16 i]: r8 the sums, r9 the
@@ -124,15 +128,14 @@ NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
             "b 6f\n"
-            "7: adds r7, #64\n"
-            "8: movs r5, #64\n add r8, r5\n ldr r4, [sp, #68]\n subs r4, #1\n str r4, [sp, #68]\n beq 10f\n"
-            "6: ldr r4, [sp, #64]\n ldmia r4!, {r5}\n str r4, [sp, #64]\n ldr r4, [sp, #76]\n subs r5, r4, r5\n"
-            "cmp r5, #30\n bhi 7b\n"
-            "mov r9, r5\n movs r6, #1\n lsls r6, r5\n lsrs r6, r6, #1\n mov r12, r6\n b 11f\n"
             /* the uncommon term r4: into the peak */
             "9: asrs r5, r4, #31\n adds r6, r4, r5\n eors r6, r5\n ldr r5, [sp, #72]\n orrs r5, r6\n"
             "str r5, [sp, #72]\n bx lr\n"
-            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #88\n" LEAVE "11:\n" /* */
+            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #88\n" LEAVE "7: adds r7, #64\n"
+            "8: movs r5, #64\n add r8, r5\n ldr r4, [sp, #68]\n subs r4, #1\n str r4, [sp, #68]\n beq 10b\n"
+            "6: ldr r4, [sp, #64]\n ldmia r4!, {r5}\n str r4, [sp, #64]\n ldr r4, [sp, #76]\n subs r5, r4, r5\n"
+            "cmp r5, #30\n bhi 7b\n"
+            "mov r9, r5\n movs r6, #1\n lsls r6, r5\n lsrs r6, r6, #1\n mov r12, r6\n" /* */
             TERMS(0, BACK, 0, 4, 8, 12) "ldr r4, [sp, #84]\n cmp r4, #0\n beq 13f\n b 7b\n 13:" TERMS(
                 16, BACK, 16, 20, 24, 28) TERMS(32, BACK, 32, 36, 40, 44) TERMS(48, "", 48, 52, 56, 60) "b 8b\n");
 }
@@ -192,15 +195,20 @@ NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, in
 
 #define EACH(DO)                                                                                                       \
     DO(0, 0)                                                                                                           \
-    DO(2, 4) DO(4, 8) DO(6, 12) DO(8, 16) DO(10, 20) DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) \
-        DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
+    DO(2, 4)                                                                                                           \
+    DO(4, 8)                                                                                                           \
+    DO(6, 12)                                                                                                          \
+    DO(8, 16)                                                                                                          \
+    DO(10, 20)                                                                                                         \
+    DO(12, 24) DO(14, 28) DO(16, 32) DO(18, 36) DO(20, 40) DO(22, 44) DO(24, 48) DO(26, 52) DO(28, 56) DO(30, 60)
 #define PAIR(DO, at, to, next) /* two lanes of aligned x and y: products in r6 and r4 */                               \
     "ldr r4, [r0, #" #at "]\n ldr r5, [r1, #" #at "]\n sxth r6, r4\n sxth r7, r5\n muls r6, r7\n"                      \
     "asrs r4, r4, #16\n asrs r5, r5, #16\n muls r4, r5\n" DO("r6", to) DO("r4", next)
 #define EACH_PAIR(DO)                                                                                                  \
     PAIR(DO, 0, 0, 4)                                                                                                  \
-    PAIR(DO, 4, 8, 12) PAIR(DO, 8, 16, 20) PAIR(DO, 12, 24, 28) PAIR(DO, 16, 32, 36) PAIR(DO, 20, 40, 44)              \
-        PAIR(DO, 24, 48, 52) PAIR(DO, 28, 56, 60)
+    PAIR(DO, 4, 8, 12)                                                                                                 \
+    PAIR(DO, 8, 16, 20)                                                                                                \
+    PAIR(DO, 12, 24, 28) PAIR(DO, 16, 32, 36) PAIR(DO, 20, 40, 44) PAIR(DO, 24, 48, 52) PAIR(DO, 28, 56, 60)
 #define SET(x, to) "str " x ", [r2, #" #to "]\n"
 #define SHIFT(x, to) "asrs " x ", r3\n movs r7, #0\n adcs " x ", r7\n str " x ", [r2, #" #to "]\n"
 #define SHIFT_ADD(x, to) "asrs " x ", r3\n ldr r7, [r2, #" #to "]\n adcs r7, " x "\n str r7, [r2, #" #to "]\n"
@@ -217,6 +225,13 @@ NAKED void ppn_m0_multiply(const int16_t *x UNUSED, const int16_t *y UNUSED, int
 NAKED void ppn_m0_multiply_add(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED,
                                int shift UNUSED) {
     __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SHIFT_ADD) "pop {r4-r7, pc}\n");
+}
+#define BIAS(x, at) "ldr r4, [r0, #" #at "]\n add r4, r12\n asrs r4, r2\n adds r4, " x "\n str r4, [r0, #" #at "]\n"
+NAKED void ppn_m0_bias(int32_t *acc UNUSED, const int32_t *add UNUSED, int down UNUSED) {
+    __asm__(".syntax unified\n push {r4-r7, lr}\n movs r4, #1\n lsls r4, r2\n lsrs r4, r4, #1\n mov r12, r4\n"
+            "ldmia r1!, {r3, r5, r6, r7}\n movs r1, #4\n"
+            "1: " BIAS("r3", 0) BIAS("r5", 4) BIAS("r6", 8)
+                BIAS("r7", 12) "adds r0, #16\n subs r1, #1\n bne 1b\n pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_keep(const int32_t *x UNUSED, int16_t *m UNUSED) {
     __asm__(".syntax unified\n movs r3, #0\n" EACH(KEEP) "bx lr\n");
@@ -251,10 +266,10 @@ NAKED static void ppn_m0_left(const int32_t *x UNUSED, int16_t *m UNUSED, int up
     __asm__(".syntax unified\n" EACH(LEFT_SHIFT) "bx lr\n");
 }
 
-static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide,
+static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
                               int *flags) {
     int16_t block[16];
-    e = ppn_encode_plain(x, e, bits, *how, block, flags);
+    e = ppn_encode_plain(x, e, bits, random ? *random : PPN_NEAREST, block, flags);
     if (wide)
         memcpy(m, block, sizeof block);
     else
@@ -262,23 +277,25 @@ static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_round
     return e;
 }
 
-int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, void *m, int wide, int *flags) {
+int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide, int *flags) {
     uint32_t all = ppn_m0_sizes(x);
-    int shift = ppn_length(all) - (bits - 1);
-    if (!all || e + shift < -126 || e + shift > 127 || (!wide && (shift <= 0 || how->stochastic)))
-        return ppn_m0_encode_rare(x, e, bits, how, m, wide, flags);
-    if (shift <= 0) {
-        ppn_m0_left(x, m, -shift);
-        return e + shift;
+    int width = bits - 1, shift = ppn_length(all) - width, to = e + shift;
+    if (!all) {
+        memset(m, 0, wide ? 32 : 16);
+        return PPN_ZERO_EXP;
     }
-    if (how->stochastic) {
-        ppn_m0_random random = {how->key + how->index * 0x9E3779B9u, (1u << shift) - 1u};
-        ppn_m0_random16(x, m, shift, bits - 1, &random);
+    if (to < -126 || to > 127 || (!wide && (shift <= 0 || random)))
+        return ppn_m0_encode_rare(x, e, bits, random, m, wide, flags);
+    if (shift <= 0)
+        ppn_m0_left(x, m, -shift);
+    else if (random) {
+        ppn_m0_random state = {random->key + random->index * 0x9E3779B9u, (1u << shift) - 1u};
+        ppn_m0_random16(x, m, shift, width, &state);
     } else if (wide)
-        ppn_m0_nearest16(x, m, shift, bits - 1);
+        ppn_m0_nearest16(x, m, shift, width);
     else
-        ppn_m0_nearest8(x, m, shift, bits - 1);
-    return e + shift;
+        ppn_m0_nearest8(x, m, shift, width);
+    return to;
 }
 
 /* ---- in C: spreading, shifts ----------------------------------------------------------------------------------- */
@@ -290,16 +307,18 @@ int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *how, vo
     load " r3, [r0, #" #a "]\n" load " r4, [r0, #" #b "]\n" load " r5, [r0, #" #c "]\n" load " r6, [r0, #" #d          \
          "]\n" sign " r3, r3\n" sign " r4, r4\n" sign " r5, r5\n" sign " r6, r6\n"                                     \
          "lsls r3, r2\n lsls r4, r2\n lsls r5, r2\n lsls r6, r2\n stmia r1!, {r3-r6}\n"
-#define SPREAD(name, load, sign, ONE, TWO, THREE, LAST)                                                                \
-    NAKED static void name(const void *block UNUSED, int32_t *words UNUSED, int up UNUSED) {                           \
+#define SPREAD(linkage, name, load, sign, ONE, TWO, THREE, LAST)                                                       \
+    NAKED linkage void name(const void *block UNUSED, int32_t *words UNUSED, int up UNUSED) {                          \
         __asm__(".syntax unified\n push {r4-r6, lr}\n" FOUR(load, sign, ONE) FOUR(load, sign, TWO)                     \
                     FOUR(load, sign, THREE) FOUR(load, sign, LAST) "pop {r4-r6, pc}\n");                               \
     }
 
-SPREAD(ppn_m0_spread8, "ldrb", "sxtb", AT(0, 1, 2, 3), AT(4, 5, 6, 7), AT(8, 9, 10, 11), AT(12, 13, 14, 15))
-SPREAD(ppn_m0_spread8_turned, "ldrb", "sxtb", AT(0, 4, 8, 12), AT(1, 5, 9, 13), AT(2, 6, 10, 14), AT(3, 7, 11, 15))
-SPREAD(ppn_m0_spread16, "ldrh", "sxth", AT(0, 2, 4, 6), AT(8, 10, 12, 14), AT(16, 18, 20, 22), AT(24, 26, 28, 30))
-SPREAD(ppn_m0_spread16_turned, "ldrh", "sxth", AT(0, 8, 16, 24), AT(2, 10, 18, 26), AT(4, 12, 20, 28),
+SPREAD(static, ppn_m0_spread8, "ldrb", "sxtb", AT(0, 1, 2, 3), AT(4, 5, 6, 7), AT(8, 9, 10, 11), AT(12, 13, 14, 15))
+SPREAD(static, ppn_m0_spread8_turned, "ldrb", "sxtb", AT(0, 4, 8, 12), AT(1, 5, 9, 13), AT(2, 6, 10, 14),
+       AT(3, 7, 11, 15))
+SPREAD(extern, ppn_m0_spread16, "ldrh", "sxth", AT(0, 2, 4, 6), AT(8, 10, 12, 14), AT(16, 18, 20, 22),
+       AT(24, 26, 28, 30))
+SPREAD(static, ppn_m0_spread16_turned, "ldrh", "sxth", AT(0, 8, 16, 24), AT(2, 10, 18, 26), AT(4, 12, 20, 28),
        AT(6, 14, 22, 30))
 
 void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words) {
@@ -322,8 +341,8 @@ void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pa
     int32_t *to = (int32_t *)(void *)pairs;
     ppn_run run = {matrix, (const int8_t *)matrix, 1, 0, (uint8_t)turned, 8};
     for (uint32_t k = 0; k < blocks; k++) {
-        int16_t b[16];
-        ppn_load_block(&run, (int)k, b);
+        int32_t b[16];
+        ppn_m0_spread_block(&run, (int)k, 0, b);
         for (int l = 0; l < 16; l += 2) *to++ = b[l + 1] + b[l] * (1 << 16);
     }
 }
@@ -384,17 +403,18 @@ static int ppn_m0_pairs(const int32_t *left, const ppn_run *b, int from, int cou
 /* Runs longer than what is spread at a time: first all exponents, then part after part. */
 static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left,
                                int32_t *out) {
-    int32_t sums[PPN_M0_BLOCKS], part[16];
+    int32_t sums[PPN_M0_PACKED], part[16];
+    int room = ppn_m0_room(b);
     int top = PPN_M0_NONE, wide = a->bits + b->bits > 30, size = b->step * (b->wide ? 32 : 16);
     memset(out, 0, sizeof part);
     for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, PPN_M0_BLOCKS);
+        count = ppn_min(n - from, room);
         ppn_m0_exps(a, from, count, left);
         top = ppn_max(top, ppn_m0_pairs(left->exps, b, from, count, sums));
     }
     if (top < PPN_M0_NONE / 2) return PPN_EMPTY_EXP;
     for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, PPN_M0_BLOCKS);
+        count = ppn_min(n - from, room);
         ppn_m0_make_ready(a, b, from, count, left);
         ppn_m0_pairs(left->exps, b, from, count, sums);
         ppn_m0_run run = {left->words, (const int8_t *)b->mantissas + from * size, size, sums, (uint32_t)count,
@@ -406,9 +426,13 @@ static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int he
 }
 
 int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out) {
-    int32_t sums[PPN_M0_BLOCKS];
-    if (n > PPN_M0_BLOCKS) return ppn_m0_long_product(a, b, n, headroom, left, out);
-    int top = ppn_m0_pairs(left->exps, b, 0, n, sums), wide = a->bits + b->bits > 30;
+    int32_t sums[PPN_M0_PACKED];
+    if (n > ppn_m0_room(b)) return ppn_m0_long_product(a, b, n, headroom, left, out);
+    int top, wide = a->bits + b->bits > 30;
+    if (n == 1)
+        sums[0] = top = b->exps[0] == PPN_ZERO_EXP ? PPN_M0_NONE : left->exps[0] + b->exps[0];
+    else
+        top = ppn_m0_pairs(left->exps, b, 0, n, sums);
     if (top < PPN_M0_NONE / 2) {
         memset(out, 0, 16 * sizeof *out);
         return PPN_EMPTY_EXP;

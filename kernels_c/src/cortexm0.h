@@ -10,14 +10,20 @@
 
 #if PPN_M0
 
-#define PPN_M0_BLOCKS 16         /* blocks spread at a time: 1 KiB of stack */
+#define PPN_M0_BLOCKS 32         /* blocks spread at a time: 2 KiB of stack */
+#define PPN_M0_PACKED 64         /* blocks packed at a time */
 #define PPN_M0_NONE (-(1 << 14)) /* exponent of a zero block: far below all others */
 
-/* A side spread: 16 words a block, and its exponents. */
+/* A side spread, 16 words a block, or packed, 8 words; and its exponents. */
 typedef struct {
-    int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_BLOCKS];
+    int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_PACKED];
     int32_t most; /* the largest exponent */
 } ppn_m0_side;
+
+/* Blocks that a side has room for, against |right|. */
+static inline int ppn_m0_room(const ppn_run *right) {
+    return right->turned == PPN_M0_PAIRS ? PPN_M0_PACKED : PPN_M0_BLOCKS;
+}
 
 /* Sum over |count| pairs of one output block: the shift of a pair is |top| less its |exps|, if that is 1 to 31. */
 typedef struct {
@@ -64,7 +70,7 @@ void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int c
  * a0 + a1 2^16 such a word is a0 b1 + (a0 b0 + a1 b1) 2^16 modulo 2^32: two products in one multiplication. */
 void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pairs);
 
-/* The product of a run of |n| blocks, spread if n <= PPN_M0_BLOCKS, and another; answers its exponent. */
+/* The product of a run of |n| blocks, ready if there is room for them, and another; answers its exponent. */
 int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out);
 
 #endif

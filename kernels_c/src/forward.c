@@ -15,7 +15,11 @@ static void ppn_put_change(ppn_layer_out *o, uint32_t stream, uint32_t column, c
 }
 static void ppn_put_value(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_curve *c) {
     int32_t x[16];
+#if PPN_M0
+    ppn_m0_spread16(c->h, x, 0);
+#else
     LANES x[l] = c->h[l];
+#endif
     ppn_put_next(o, stream, column, x, -15);
     PPN_COPY(ppn_p1(&o->slopes, stream, column), c->p1);
 }

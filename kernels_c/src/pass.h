@@ -135,7 +135,16 @@ static inline int ppn_add_bias(const uint8_t *bias, uint32_t blocks, uint32_t co
     int to = ppn_max(e, f - 14), down = to - e, up = f - to;
     int32_t add[4];
     for (int l = 0; l < 4; l++) add[l] = up >= 0 ? b[l] * (1 << up) : ppn_rnd(b[l], -up);
-    LANES acc[l] = ppn_rnd(acc[l], down) + add[l % 4];
+    if (down > 30) { /* nothing is left of |acc| */
+        memset(acc, 0, 16 * sizeof *acc);
+        down = 0;
+    }
+#if PPN_M0
+    ppn_m0_bias(acc, add, down);
+#else
+    int32_t half = (1 << down) >> 1;
+    LANES acc[l] = ((acc[l] + half) >> down) + add[l % 4];
+#endif
     return to;
 }
 

@@ -150,7 +150,7 @@ static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, const ppn_ru
     for (int k = 0; k < n; k++) r->left[k] = ppn_spread_simd(&from, k * run.step);
 #elif PPN_M0
     r->spread = run.exps && run.bits + bits != 31; /* 31 bits: a shift of 1, which the assembly does not know */
-    if (r->spread && n <= PPN_M0_BLOCKS) ppn_m0_make_ready(&run, right, 0, n, &r->left);
+    if (r->spread && n <= ppn_m0_room(right)) ppn_m0_make_ready(&run, right, 0, n, &r->left);
 #endif
 }
 

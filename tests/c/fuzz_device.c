@@ -98,20 +98,22 @@ static int configure(const uint8_t *payload, uint32_t n) {
         return 0;
     }
     check(s.device == (uint32_t)bytes, "two sizes of one device");
-    uint64_t shared = (uint64_t)s.device + s.weights + s.rows + s.parameters;
+    uint64_t shared = (uint64_t)s.device + s.weights + s.rows;
     uint64_t own = cores * ((uint64_t)s.gradients + s.scratch + s.numbers);
     uint32_t slots = cores + below(8), keep = one_in(2) ? slots : slots - cores;
-    if (shared + own + (uint64_t)slots * s.tape > MEMORY) {
+    uint64_t room = (uint64_t)slots * s.tape;
+    if (room < s.parameters) room = s.parameters;
+    if (shared + own + room > MEMORY) {
         forget();
         return 0;
     }
+    uint32_t tapes = (uint32_t)room;
     ppn_solver *made = take(sizeof *made);
     memset(made, 0, sizeof *made);
     made->device = device;
     made->weights = memset(take(s.weights), 0, s.weights); /* MicroPython's are zero, too */
     made->rows = memset(take(s.rows), 0, s.rows);
-    made->parameters = memset(take(s.parameters), 0, s.parameters);
-    made->tapes = memset(take(slots * s.tape), 0, slots * s.tape);
+    made->tapes = memset(take(tapes), 0, tapes);
     made->cores = cores;
     made->slots = slots;
     made->keep = keep;
@@ -239,7 +241,7 @@ static uint32_t put_begin(uint8_t *to) {
 
 static uint32_t put_read(uint8_t *to) {
     ppn_packed_places places = ppn_device_places(device);
-    uint32_t all = places.end - places.gradients, offset = below(all + 1);
+    uint32_t all = places.gradients, offset = below(all + 1);
     put32(to, offset);
     put32(to + 4, below((all - offset < PAYLOAD ? all - offset : PAYLOAD) + 1));
     return 8;

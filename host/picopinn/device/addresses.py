@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from .. import boards
 from ..errors import UsageError
-from ..link.session import PATIENCE, Port, Session
+from ..link.ports import open_port, ports_with
+from ..link.session import Port, Session
 from .base import Device
 from .local import LocalDevice
 from .remote import RemoteDevice
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 FORMS = "local, unix, emulated:rp2040, serial:auto, serial:PORT, serial:id:SERIAL or socket://HOST:PORT"
-_READ_TIMEOUT = 0.02  # seconds that a read of a port waits
-_WRITE_TIMEOUT = PATIENCE  # of a device that does not take its bytes any more, yet is there
 
 
 def open_device(address: str, *, threads: int = 1, microbatches: int = 64, cores: int = 255) -> Device:
@@ -53,37 +52,12 @@ def _opener(address: str) -> Callable[[], Port]:
     if kind == "serial" and rest:
         return _SerialPort(rest)
     if kind == "socket" and rest.startswith("//"):
-        return lambda: _open(address)
+        return lambda: open_port(address)
     if address == "unix":
         return _Started(unix_board)
     if kind == "emulated" and rest:
         return _Started(lambda: emulated_board(rest))
     raise UsageError(f"device {address!r} is not understood: it is one of {FORMS}")
-
-
-def _open(url: str) -> Port:
-    """A port of pyserial's; raises OSError while it is not there.
-
-    Raises:
-        UsageError: it is there, but not to be had.
-    """
-    import serial
-
-    exclusive = None if "://" in url else True
-    try:
-        port: Port = serial.serial_for_url(
-            url, timeout=_READ_TIMEOUT, write_timeout=_WRITE_TIMEOUT, exclusive=exclusive
-        )
-    except serial.SerialException as error:
-        text = str(error)
-        if error.errno == errno.EACCES:
-            raise UsageError(
-                f"{url} is not yours to open: join its group (Debian: `sudo adduser $USER dialout`)"
-            ) from error
-        if error.errno == errno.EBUSY or "lock" in text:
-            raise UsageError(f"{url} is in use: close the program that has it open") from error
-        raise
-    return port
 
 
 class _SerialPort:
@@ -99,7 +73,7 @@ class _SerialPort:
         by_serial = next((p.device for p in serial_ports() if self._serial and p.serial_number == self._serial), None)
         if by_serial is None and self._wanted.startswith("id:"):
             raise FileNotFoundError(errno.ENOENT, f"no board with serial number {self._serial} is here")
-        port = _open(by_serial or self._wanted)
+        port = open_port(by_serial or self._wanted)
         known = next((p.serial_number for p in serial_ports() if p.device == self._wanted), None)
         self._serial = self._serial or known
         return port
@@ -122,7 +96,7 @@ class _Started:
         if self.board is None:
             self.board = self._start()
             atexit.register(self._end)
-        return _open(self.board.port)
+        return open_port(self.board.port)
 
     def _end(self) -> None:
         atexit.unregister(self._end)
@@ -132,12 +106,8 @@ class _Started:
 
 
 def serial_ports() -> list[Any]:
-    """The serial ports (pyserial's ``ListPortInfo``) whose USB ids are those of a board."""
-    from serial.tools import list_ports
-
-    known = {usb for name in boards.names() for usb in boards.load(name).usb}
-    found = [port for port in list_ports.comports() if port.vid is not None]
-    return sorted((port for port in found if f"{port.vid:04x}:{port.pid:04x}" in known), key=lambda port: port.device)
+    """The serial ports at which there is a board of any kind (pyserial's ``ListPortInfo``)."""
+    return ports_with(usb for name in boards.names() for usb in boards.load(name).usb)
 
 
 def _only_board() -> Any:
