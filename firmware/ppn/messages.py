@@ -39,7 +39,7 @@ PAYLOAD = 2048  # bytes of the longest payload, either way
 MICROBATCHES = 64  # of one request, at most
 RESERVE = 32768  # bytes of heap that a device leaves free where it has the choice
 ALIGNED = 16  # bytes of a block of a MicroPython heap
-STACK = 4096  # bytes of heap for the stack of a second core's thread
+STACK = 8192  # bytes for a second core: the kernels' deepest calls take about 5 KiB on a Cortex-M0+
 
 
 _SIZES: dict[str, int] = {}

@@ -11,9 +11,6 @@ except ImportError:  # a MicroPython without threads
     _thread = None
 
 
-STACK = 8192  # bytes for the other core: the kernels' deepest calls take about 5 KiB on a Cortex-M0+
-
-
 class RefusedError(Exception):
     """A request that cannot be met; the text is for the host."""
 
@@ -86,7 +83,7 @@ class Network:
 
     def _start_helper(self):
         """Have the other core compute along. It may still be leaving an earlier call."""
-        _thread.stack_size(STACK)
+        _thread.stack_size(messages.STACK)
         for _ in range(1000):
             try:
                 _thread.start_new_thread(self._native.help, (self.solver,))
