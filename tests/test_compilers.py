@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import Case, Outputs, any_spec
+from cases import Case, Outputs, Spec, any_spec
 from numpy.typing import NDArray
 
 from firmware.tools import natmod
 from picopinn import kernels
 from picopinn.device.base import Rows
-from picopinn.network import ACTIVATIONS, MODES, Chain, Program, Stage
+from picopinn.network import ACTIVATIONS, MODES, Chain, Precision, Program, Stage
 from picopinn.reference import (
     Reference,
     cosine_ratio,
@@ -405,6 +405,33 @@ def test_cortex_m4(seed: int, cortex_m4: Path) -> None:
     case.write_bytes(given)
     files = ["-semihosting-config", f"enable=on,target=native,arg=run_case,arg={case}", "-kernel", cortex_m4]
     assert _run([*QEMU, *files], timeout=60) == expected, any_spec(seed)
+
+
+FULL, SPREAD, EDGE, HUGE = (("full",) * 3, ("spread",) * 3, ("edge",) * 3, ("huge",) * 3)
+ASSEMBLY = [  # every way through kernels_c/src/cortexm0.c, with extremes
+    Spec("tt2"),  # packed pairs, 12 x 8
+    Spec("tt2", styles=FULL),
+    Spec("ragged", styles=FULL, precision=Precision(8, 8, 8, 8, 8)),
+    Spec("ragged", styles=SPREAD, precision=Precision(4, 5, 6, 7, 8)),
+    Spec("tt3", styles=HUGE, outputs=5),
+    Spec("tt4", styles=EDGE, activation="sine"),
+    Spec("dense", precision=Precision(16, 16, 16, 16, 16), styles=FULL),  # 64 bits, in halves
+    Spec("tt1", precision=Precision(16, 15, 16, 15, 15), styles=FULL),  # 31 bits
+    Spec("ragged", precision=Precision(12, 8, 10, 14, 16), styles=SPREAD),
+    Spec("dense", precision=Precision(8, 16, 16, 16, 16), styles=FULL, gradient_exponent=-60),  # shifts to the left
+    Spec("dense", styles=FULL, gradient_exponent=8),  # and out of range
+    Spec("16x16", layers=2, rank=3, directions=1, microbatches=1),  # 64 packed blocks a row
+    Spec("16x16", layers=1, rank=5, directions=0, microbatches=1, precision=Precision(8, 12, 12, 12, 16), inputs=9),
+]
+
+
+@pytest.mark.parametrize("name", ARMS)
+@pytest.mark.parametrize("number", range(len(ASSEMBLY)))
+def test_cortex_m0_assembly(number: int, name: str, bare: Callable[[str], Bare]) -> None:
+    case = ASSEMBLY[number].case()
+    found, unaligned = bare(name).run(as_bytes(case))
+    assert unaligned == []
+    assert found == answer(case.run(Reference()))
 
 
 def test_the_machine_sees_unaligned_accesses(bare: Callable[[str], Bare]) -> None:

@@ -249,8 +249,8 @@ def test_noise_and_strange_requests_for_a_while(micropython: Path) -> None:
     rounds = refused = 0
     while time.monotonic() < until or rounds < 200:
         rounds += 1
-        noise = rng.randbytes(rng.randrange(1, 700)).replace(b"\r", b"\n")  # \r\x03 is a person's Ctrl-C
-        device.session._port.write(noise)  # type: ignore[union-attr]
+        noise = rng.randbytes(rng.randrange(1, 700)).replace(b"\r", b"\n")  # \r\x03 outside a frame is Ctrl-C
+        device.session._port.write(noise + b"\0")  # type: ignore[union-attr]
         for _ in range(5):
             try:
                 device.session.call(*_strange_request(rng))
@@ -340,7 +340,7 @@ def test_a_board_that_is_reset_at_any_moment(micropython: Path, bare_image: Path
 
 # ---- whole runs
 
-RUN = "train poisson2d --steps 200 --hidden 8 --layers 2 --dense --batch 8 --quiet"
+RUN = "train poisson2d --steps 200 --hidden 8 --layers 2 --dense --batch 8 --threads 1 --quiet"
 HASTY = """
 import sys
 from picopinn import cli, train

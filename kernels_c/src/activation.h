@@ -23,9 +23,10 @@ static inline int ppn_term_square(const ppn_block *a, int shift) {
     return a->e == PPN_ZERO_EXP ? UNUSED_TERM : 2 * a->e + shift;
 }
 
-static inline void ppn_get_block(ppn_run row, uint32_t at, ppn_block *b) { /* of a 16-bit row in the scratch */
-    PPN_COPY(b->m, (const int16_t *)row.mantissas + 16 * at);
-    b->e = row.exps[at];
+/* Block |at| of a 16-bit row of |blocks| blocks in the scratch. */
+static inline void ppn_get_block(const uint8_t *row, uint32_t blocks, uint32_t at, ppn_block *b) {
+    PPN_COPY(b->m, row + at * 32);
+    b->e = (int8_t)row[blocks * 32 + at];
 }
 static inline void ppn_to_block(const int32_t *x, int e, ppn_block *out, int *flags) {
     out->e = ppn_encode16(x, e, 16, PPN_NEAREST, out->m, flags);

@@ -127,8 +127,9 @@ static void ppn_return_naive(ppn_transpose *t) {
 static void ppn_return_column(ppn_transpose *t) {
     ppn_return *b = t->b;
     int mode = b->pass.net->mode;
+    uint32_t blocks = t->slopes.blocks;
     for (uint32_t r = 0; r < b->pass.streams; r++)
-        ppn_get_block(ppn_row16(b->rows[1], t->slopes.blocks, r), t->column, &b->column[r]);
+        ppn_get_block(ppn_row16_at(b->rows[1], blocks, r), blocks, t->column, &b->column[r]);
     if (mode == PPN_NAIVE) {
         ppn_return_naive(t);
         return;

@@ -11,10 +11,12 @@
 
 #if defined(__ARM_ARCH_6M__) /* Cortex-M0, M0+: cortexm0.c */
 #define PPN_M0 1
+#define PPN_APART __attribute__((noinline)) /* so that its stack is not its caller's */
 /* Copy a block of 16-bit mantissas that is word-aligned at both ends (others need not be). */
 #define PPN_COPY(to, from) __builtin_memcpy(__builtin_assume_aligned(to, 4), __builtin_assume_aligned(from, 4), 32)
 #else
 #define PPN_M0 0
+#define PPN_APART
 #define PPN_COPY(to, from) memcpy(to, from, 32)
 #endif
 

@@ -52,22 +52,22 @@ static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t c
 }
 
 /* The activation of one block column, all streams; |rows| are the pre-activations. */
-static void ppn_forward_column(ppn_layer_out *o, uint8_t *rows, uint32_t column) {
+static PPN_APART void ppn_forward_column(ppn_layer_out *o, uint8_t *rows, uint32_t column) {
     const ppn_network *net = o->pass->net;
     ppn_curve c;
     ppn_block x, even;
-    ppn_get_block(ppn_row16(rows, o->blocks, 0), column, &x);
+    ppn_get_block(ppn_row16_at(rows, o->blocks, 0), o->blocks, column, &x);
     ppn_curve_at(net->activation, &x, &c);
     ppn_put_value(o, 0, column, &c);
     for (uint32_t stream = 1; stream < o->pass->streams; stream++) {
-        ppn_get_block(ppn_row16(rows, o->blocks, stream), column, &x);
+        ppn_get_block(ppn_row16_at(rows, o->blocks, stream), o->blocks, column, &x);
         if (net->mode == PPN_NAIVE) {
             ppn_curve_at(net->activation, &x, &c);
             ppn_put_value(o, stream, column, &c);
         } else if (net->mode == PPN_DIFFERENCE) {
             ppn_forward_difference(o, stream, column, &x, &c);
         } else {
-            ppn_get_block(ppn_row16(rows, o->blocks, stream + 1), column, &even);
+            ppn_get_block(ppn_row16_at(rows, o->blocks, stream + 1), o->blocks, column, &even);
             ppn_forward_pair(o, stream++, column, &x, &even, &c);
         }
     }
