@@ -35,6 +35,7 @@ PLANNED_HEAD = "<8IIIHH"  # reply to CONFIGURE: bytes of REGIONS, bytes used and
 COUNTED = ("kernel_us", "busy_us", "frames", "damaged", "bytes_in", "bytes_out")
 COUNTED_HEAD = "<6I"  # reply to COUNTERS; they wrap at 2^32
 
+PAYLOAD = 2048  # bytes of the longest payload, either way
 MICROBATCHES = 64  # of one request, at most
 RESERVE = 32768  # bytes of heap that a device leaves free where it has the choice
 ALIGNED = 16  # bytes of a block of a MicroPython heap
