@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .errors import PicopinnError, UsageError
 from .network import ACTIVATIONS, MAX_INNER, MODES, Activation, Program
@@ -23,17 +23,16 @@ __all__ = [
     "LANES",
     "NUMBERS",
     "VARIANTS",
+    "Pattern",
     "Plan",
     "Product",
     "activate",
     "device_bytes",
     "encode_integers",
     "ffi",
-    "gather",
     "kernels",
     "matmul",
     "pointer",
-    "scatter",
     "variants",
 ]
 
@@ -94,34 +93,46 @@ class Product:
         return SMX(mantissas, exponents, self.shape, bits)
 
 
-def gather(
-    reals: Floats, index: NDArray[np.int32], widths: NDArray[np.uint8]
-) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """:func:`picopinn.smx.encode_blocks` in C, of the elements ``index`` (..., 16) of finite float64 in C order; a
-    negative index is a zero. ``widths`` (...) are one a block."""
-    mantissas, exponents = np.empty(index.shape, np.int16), np.empty(index.shape[:-1], np.int8)
-    lib.picopinn_gather(
-        exponents.size,
-        pointer("double[]", reals),
-        pointer("int32_t[]", index),
-        pointer("uint8_t[]", widths),
-        pointer("int16_t[]", mantissas),
-        pointer("int8_t[]", exponents),
-    )
-    return mantissas, exponents
+class Pattern:
+    """Which element of a float64 array travels in which lane of which SMX block, and at what widths.
 
+    Args:
+        index: (..., 16), elements in C order; -1 stands for a zero.
+        widths: of mantissas, one a block (...).
+    """
 
-def scatter(mantissas: NDArray[np.int16], exponents: NDArray[np.int8], index: NDArray[np.int32], size: int) -> Floats:
-    """The ``size`` reals that :func:`gather` made blocks (..., 16) of, all named by ``index``."""
-    reals = np.empty(size)
-    lib.picopinn_scatter(
-        exponents.size,
-        pointer("int16_t[]", mantissas),
-        pointer("int8_t[]", exponents),
-        pointer("int32_t[]", index),
-        pointer("double[]", reals),
-    )
-    return reals
+    def __init__(self, index: NDArray[Any], widths: ArrayLike) -> None:
+        self._index = np.ascontiguousarray(index, np.int32)
+        self._widths = np.array(np.broadcast_to(np.asarray(widths, np.uint8), index.shape[:-1]))
+        self._lanes, self._bits = pointer("int32_t[]", self._index), pointer("uint8_t[]", self._widths)
+
+    def gather(self, reals: Floats, held: Floats | None = None) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+        """:func:`picopinn.smx.encode_blocks` in C of finite numbers: mantissas (..., 16) and exponents (...).
+
+        ``held``, an array like ``reals``, is filled with what :meth:`scatter` would make of them.
+        """
+        mantissas, exponents = np.empty(self._index.shape, np.int16), np.empty(self._widths.shape, np.int8)
+        lib.picopinn_gather(
+            self._widths.size,
+            pointer("double[]", reals),
+            self._lanes,
+            self._bits,
+            pointer("int16_t[]", mantissas),
+            pointer("int8_t[]", exponents),
+            ffi.NULL if held is None else pointer("double[]", held),
+        )
+        return mantissas, exponents
+
+    def scatter(self, mantissas: NDArray[np.int16], exponents: NDArray[np.int8], reals: Floats) -> Floats:
+        """Fill ``reals`` with the elements that blocks hold; answers it."""
+        lib.picopinn_scatter(
+            self._widths.size,
+            pointer("int16_t[]", mantissas),
+            pointer("int8_t[]", exponents),
+            self._lanes,
+            pointer("double[]", reals),
+        )
+        return reals
 
 
 def encode_integers(
