@@ -29,7 +29,8 @@ class Field:
 
 
 class Problem:
-    """A PDE with Dirichlet data, here on the unit box [0, 1]^D. Subclass it; every method below may be replaced::
+    """A PDE with Dirichlet data, here on the unit box [0, 1]^D. Subclass it; every method below may be replaced.
+    Points are drawn some steps ahead, each time as a new array, from ``rng`` alone::
 
         class Helmholtz(Problem):
             dimensions = 2
