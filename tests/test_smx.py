@@ -233,3 +233,13 @@ def test_the_hosts_c_gathers_what_it_scatters() -> None:
     back = pattern.scatter(mantissas, exponents, np.empty(reals.size))
     np.testing.assert_array_equal(held, back)
     np.testing.assert_array_equal(back[index[index >= 0]], smx.decode_blocks(*expected)[index >= 0])
+
+
+def test_the_hosts_c_decodes_the_first_column() -> None:
+    """Four points a row of blocks, a stream each; exponents below those of float32 and wide mantissas."""
+    rng = np.random.default_rng(0)
+    mantissas = rng.integers(-(2**31) + 1, 2**31, (3, 5, 2, 16), dtype=np.int32)
+    exponents = rng.integers(-256, 200, (3, 5, 2), dtype=np.int16)
+    column = smx.decode_blocks(mantissas, exponents)[:, :, 0, ::4]
+    expected = column.transpose(0, 2, 1).reshape(12, 5)
+    np.testing.assert_array_equal(kernels.first_column(mantissas, exponents), expected)

@@ -52,3 +52,12 @@ void picopinn_scatter(uint32_t count, const int16_t *mantissas, const int8_t *ex
                       double *reals) {
     for (size_t k = 0; k < count; k++) decode_block(mantissas + 16 * k, exps[k], index + 16 * k, reals);
 }
+
+void picopinn_column(uint32_t count, uint32_t streams, uint32_t blocks, const int32_t *mantissas, const int16_t *exps,
+                     double *reals) {
+    for (size_t k = 0; k < count; k++, reals += 4 * (size_t)streams)
+        for (size_t r = 0; r < streams; r++, mantissas += 16 * (size_t)blocks, exps += blocks) {
+            const double unit = ldexp(1.0, *exps);
+            for (size_t i = 0; i < 4; i++) reals[i * streams + r] = mantissas[4 * i] * unit;
+        }
+}

@@ -14,4 +14,9 @@ void picopinn_gather(uint32_t count, const double *reals, const int32_t *index, 
 void picopinn_scatter(uint32_t count, const int16_t *mantissas, const int8_t *exps, const int32_t *index,
                       double *reals);
 
+/* Decode |count| microbatches of |streams| rows of |blocks| blocks, of each row the first column alone: four reals a
+ * microbatch and stream, point after point. */
+void picopinn_column(uint32_t count, uint32_t streams, uint32_t blocks, const int32_t *mantissas, const int16_t *exps,
+                     double *reals);
+
 #endif

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling, Values
+from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling
 from .device.local import LocalDevice
 from .engine import Pass
 from .errors import PicopinnError
-from .kernels import Pattern
+from .kernels import Pattern, first_column
 from .network import Floats, Mode, Network, Precision, Program
-from .smx import BLOCK, blocks_of, decode_blocks, to_blocks
+from .smx import BLOCK, blocks_of, to_blocks
 
 LANES = BLOCK * BLOCK
 HEADROOM = 3  # bits a gradient term may grow by before a step is repeated (spec 7)
@@ -159,7 +159,7 @@ class IntegerEngine:
         self._configure(directions)
         rows, along = self._rows(points, directions)
         values = self._device.forward(rows, along, keep=self._trains)
-        return _streams_of(values, len(points))
+        return first_column(values.mantissas, values.exponents)[: len(points)]
 
     def _configure(self, *directions: Floats | None) -> None:
         """Have the device ready for the most of these directions."""
@@ -237,12 +237,6 @@ class IntegerEngine:
         if not self._stepped_too_far:
             return []
         return ["finite steps were limited to |d| < 8 inside the network: choose a smaller --sigma"]
-
-
-def _streams_of(values: Values, count: int) -> Floats:
-    """First output column of (n, S, 1, 16) results as (count, S) reals."""
-    column = decode_blocks(values.mantissas[:, :, 0, ::BLOCK], values.exponents[:, :, 0])
-    return column.transpose(0, 2, 1).reshape(-1, column.shape[1])[:count]
 
 
 def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:

@@ -30,6 +30,7 @@ __all__ = [
     "device_bytes",
     "encode_integers",
     "ffi",
+    "first_column",
     "kernels",
     "matmul",
     "pointer",
@@ -133,6 +134,16 @@ class Pattern:
             pointer("double[]", reals),
         )
         return reals
+
+
+def first_column(mantissas: NDArray[np.int32], exponents: NDArray[np.int16]) -> Floats:
+    """Of rows (n, S, B, 16), (n, S, B) of four points each, the first column as :func:`picopinn.smx.decode_blocks`
+    gives it: (4 n, S)."""
+    count, streams, blocks = exponents.shape
+    reals = np.empty((BLOCK * count, streams))
+    values, powers = pointer("int32_t[]", mantissas), pointer("int16_t[]", exponents)
+    lib.picopinn_column(count, streams, blocks, values, powers, pointer("double[]", reals))
+    return reals
 
 
 def encode_integers(

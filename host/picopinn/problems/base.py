@@ -110,22 +110,24 @@ def linearize(problem: Problem, x: Floats, u: Field) -> tuple[Floats, Field]:
     Raises:
         UsageError: the residual has the wrong shape, or is not finite where u is.
     """
-    components = np.array([u.value, *u.gradient.T, u.laplacian])
-    partials, count = np.empty_like(components), len(components)
-    together = max(1, _TOGETHER // components.size)
+    count = 2 + x.shape[1]
+    partials = np.empty((count, len(x)))
+    together = max(1, _TOGETHER // partials.size)
     for first in range(0, count, together):
-        steps = _STEP * np.eye(count)[:, first : first + together]
-        result = _stepped(problem, x, u, components, steps)
-        partials[first : first + together] = result.imag / _STEP
+        some = range(first, min(first + together, count))
+        result = _stepped(problem, x, u, some)
+        partials[some.start : some.stop] = result.imag / _STEP
     return np.array(result[0].real), Field(partials[0], partials[1:-1].T, partials[-1])
 
 
-def _stepped(problem: Problem, x: Floats, u: Field, components: Floats, steps: Floats) -> NDArray[Any]:
-    """The residual (m, n) after each of m imaginary steps (D + 2, m) of the components (D + 2, n) of u."""
-    moved = np.empty((*steps.shape, len(x)), complex)
-    moved.real, moved.imag = components[:, None], steps[:, :, None]
-    flat = moved.reshape(len(steps), -1)
-    copies = np.concatenate([x] * steps.shape[1])
+def _stepped(problem: Problem, x: Floats, u: Field, components: range) -> NDArray[Any]:
+    """The residual (m, n) after an imaginary step of each of m components of u."""
+    moved = np.empty((2 + x.shape[1], len(components), len(x)), complex)
+    moved[0], moved[1:-1], moved[-1] = u.value, u.gradient.T[:, None], u.laplacian
+    for copy, component in enumerate(components):
+        moved[component, copy].imag = _STEP
+    flat = moved.reshape(len(moved), -1)
+    copies = np.concatenate([x] * len(components))
     result = problem.residual(copies, Field(flat[0], flat[1:-1].T, flat[-1]))
     return _checked(problem, copies, u, result).reshape(-1, len(x))
 
