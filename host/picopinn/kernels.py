@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,6 +28,7 @@ __all__ = [
     "Plan",
     "Product",
     "activate",
+    "adam",
     "device_bytes",
     "encode_integers",
     "ffi",
@@ -134,6 +136,12 @@ class Pattern:
             pointer("double[]", reals),
         )
         return reals
+
+
+def adam(gradient: Floats, step: Mapping[str, float], mean: Floats, square: Floats, master: Floats) -> None:
+    """One step of Adam in place, by the constants of ``picopinn_adam_step`` (host/native/adam.h)."""
+    arrays = [pointer("double[]", array) for array in (mean, square, master)]
+    lib.picopinn_adam(gradient.size, pointer("double[]", gradient), ffi.new("picopinn_adam_step *", step), *arrays)
 
 
 def first_column(mantissas: NDArray[np.int32], exponents: NDArray[np.int16]) -> Floats:

@@ -216,7 +216,7 @@ def _engine(network: Network, mode: Mode, precision: str, seed: int, threads: in
     """The computer's own engine for a precision."""
     if precision == "float32":
         return FloatEngine(network, mode)
-    from .integer import IntegerEngine  # floats need no compiled kernels
+    from .integer import IntegerEngine  # listings need no compiled kernels
 
     return IntegerEngine(network, Precision.parse(precision), mode, seed=seed, threads=threads)
 
