@@ -155,10 +155,19 @@ def worst(seen: list[Observation], costs: dict[str, int]) -> float:
     return max(abs(each - 1) for each in told)
 
 
-def write(name: str, heap: int, costs: dict[str, dict[str, int]]) -> None:
+def largest_piece(session: Session) -> int:
+    """Bytes of the tapes that a board takes when many small ones are wanted: they lie in one piece."""
+    device = RemoteDevice(session, microbatches=1000, cores=1)
+    device.configure(Network(2, hidden=4, tt=None, layers=1).program(Precision(), "jet"), 2)
+    assert device.memory is not None
+    return messages.tape_bytes(tuple(device.memory.regions.values()), device.memory.tapes)
+
+
+def write(name: str, heap: int, piece: int, costs: dict[str, dict[str, int]]) -> None:
     """Into the board's file: the heap in its place, the cycles at the end."""
     path = boards.firmware_folder() / "boards" / f"{name}.toml"
     text = re.sub(r"(?m)^heap_bytes = [\d_]+", f"heap_bytes = {heap:_}", path.read_text())
+    text = re.sub(r"(?m)^piece_bytes = [\d_]+", f"piece_bytes = {piece:_}", text)
     text = re.sub(r"(?ms)^# Cycles of one piece.*", "", text).rstrip() + "\n\n"
     text += (
         "# Cycles of one piece of each kind of work, by benchmarks/calibrate_board.py (picopinn/fit.py counts them)\n"
@@ -176,6 +185,8 @@ def main() -> None:
     options = parser.parse_args()
     session = open_session(f"emulated:{options.board}")
     heap = session.connect()["free"]
+    piece = largest_piece(session)
+    print(f"{heap} bytes free, {piece} in one piece")
     seen: list[Observation] = []
     for network in NETWORKS:
         seen += observe(session, *network)
@@ -189,7 +200,7 @@ def main() -> None:
             print(f"{told / each.cycles - 1:7.1%} of {each.cycles:12,.0f}  {dict(each.work)}")
         print(f"{part:10} {len(of):4} observations, worst error {worst(of, costs[part]):.1%}, {costs[part]}")
     if not options.dry_run:
-        write(options.board, heap, costs)
+        write(options.board, heap, piece, costs)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,7 @@ class Network:
         if cores > 1:
             self._start_helper()
         used = messages.used(sizes, slots, cores)
+        gc.collect()
         return tuple(sizes) + (used, gc.mem_free(), slots, cores)  # noqa: RUF005 -- MicroPython has no such display
 
     def _open(self, program):

@@ -54,6 +54,7 @@ class Board:
         ram_bytes: of the chip.
         usb: ``vendor:product`` in hexadecimal, as it appears under MicroPython.
         heap_bytes: free while picopinn serves, as INFO answers; None where nobody has measured.
+        piece_bytes: the largest piece of that heap; None as above.
         cycles: of one piece of each kind of work, part by part (fit.py counts the pieces); None as above.
         bootloader, filesystem: None if MicroPython must be on it already.
     """
@@ -67,6 +68,7 @@ class Board:
     ram_bytes: int
     usb: tuple[str, ...]
     heap_bytes: int | None = None
+    piece_bytes: int | None = None
     cycles: dict[str, dict[str, int]] | None = None
     bootloader: Bootloader | None = None
     filesystem: Filesystem | None = None

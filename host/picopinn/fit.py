@@ -50,10 +50,13 @@ def memory(program: Program, directions: int, board: Board, microbatches: int, c
     """
     from .kernels import board_sizes  # only this needs the compiled kernels
 
-    if board.heap_bytes is None:
+    if board.heap_bytes is None or board.piece_bytes is None:
         raise UsageError(f"nobody has measured the memory of a {board.title} yet: choose rp2040")
     sizes = board_sizes(program_bytes(program, directions))
     used, tapes, cores = messages.plan(sizes, board.heap_bytes, microbatches, min(cores, board.cores))
+    while tapes > cores and messages.tape_bytes(sizes, tapes) > board.piece_bytes:
+        tapes -= 1  # as the board does, which wants them in one piece
+    used = messages.used(sizes, tapes, cores)
     if used > board.heap_bytes:
         free = f"{used:,} bytes needed, {board.heap_bytes:,} are free"
         raise UsageError(f"does not fit a {board.title}: {free}: choose a smaller --hidden, --rank or --directions")
