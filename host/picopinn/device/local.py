@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..kernels import LANES, Plan, ffi, pointer
 from ..network import Program
-from .base import Gradients, Rows, Scaling, Values
+from .base import Gradients, Rows, Scaling, Values, pairs
 
 _ALL = ffi.new("ppn_share *", [0, 1])[0]
 
@@ -161,9 +161,7 @@ class LocalDevice:
         """The rows that ppn_batch wants: for difference d_1, -d_1, d_2, ..., else the directions themselves."""
         if directions is None or self._program.mode != "difference":
             return directions
-        pairs = np.stack([directions.mantissas, -directions.mantissas], axis=1)
-        mantissas = np.ascontiguousarray(pairs.reshape(-1, *directions.mantissas.shape[1:]))
-        return Rows(mantissas, np.repeat(directions.exponents, 2, axis=0))
+        return pairs(directions)
 
     def _deal(self, points: Rows, directions: Rows | None, keep: bool) -> _Dealt:
         """Each thread's share of the microbatches, and room for their tapes if they are to be kept."""
