@@ -63,7 +63,7 @@ def test_memory_is_what_the_board_answers(name: str, emulated: Session) -> None:
     assert answered is not None
     assert answered.regions == predicted.regions
     assert (answered.used, answered.tapes, answered.cores) == (predicted.used, predicted.tapes, predicted.cores)
-    assert abs(answered.left - (predicted.heap - predicted.used)) <= 1024
+    assert abs(answered.left - (predicted.heap - predicted.used)) <= 2048  # MicroPython's own small objects
 
 
 def test_what_does_not_fit_is_refused_with_the_same_numbers(emulated: Session) -> None:

@@ -21,24 +21,25 @@ class Network:
     Args:
         native: the module ``ppn.native``.
         cores: that compute at the same time.
-
-    Attributes:
-        solver: for ``native.serve``; None while nothing is configured.
     """
 
     def __init__(self, native, cores):
         self._native = native
         self._cores = min(cores, native.CORES) if _thread else 1
-        self.solver = self._memory = None
-        self._helped = False
+        self._solver = bytearray(native.SOLVER)
+        self._memory = None
+        self._helped = False  # the other core waits for work, with a stack of its own
 
-    def forget(self):
-        """Give all memory back."""
+    @property
+    def solver(self):
+        """For ``native.serve``; None while nothing is configured."""
+        return self._solver if self._memory else None
+
+    def stop(self):
+        """Let the other core go."""
         if self._helped:
-            self._native.dismiss(self.solver)
-        self.solver = self._memory = None
+            self._native.dismiss(self._solver)
         self._helped = False
-        gc.collect()
 
     def configure(self, payload):
         """Make room for the program in a CONFIGURE request; answers the fields of PLANNED_HEAD.
@@ -48,22 +49,28 @@ class Network:
             MemoryError: memory is in pieces that are too small.
         """
         wanted, cores = messages.read(messages.CONFIGURE_HEAD, payload)
-        self.forget()
+        self._forget()
         device, sizes = self._open(payload[messages.size(messages.CONFIGURE_HEAD) :])
         gc.collect()
-        free = gc.mem_free() + len(device)
+        free = gc.mem_free() + len(device) + (messages.STACK if self._helped else 0)
         used, slots, cores = messages.plan(sizes, free, wanted, min(max(cores, 1), self._cores))
         if used > free:
             raise RefusedError(f"does not fit: {used} bytes needed, {free} are free")
-        slots = self._take(device, sizes, slots, cores)
-        self.solver = bytearray(self._native.SOLVER)
+        if cores > 1 and not self._helped:
+            self._start_helper()  # its stack stays, so it comes before the large pieces
+        memory, slots = self._take(device, sizes, slots, cores)
         keep = slots if slots >= wanted else slots - cores
-        self._native.solver_open(self.solver, *self._memory[:4], slots, keep, self._memory[4])
-        if cores > 1:
-            self._start_helper()
-        used = messages.used(sizes, slots, cores)
+        self._native.solver_open(self._solver, *memory[:4], slots, keep, memory[4])
+        self._memory = memory
         gc.collect()
+        used = messages.used(sizes, slots, cores)
         return tuple(sizes) + (used, gc.mem_free(), slots, cores)  # noqa: RUF005 -- MicroPython has no such display
+
+    def _forget(self):
+        """Give all memory back. The collector looks for pointers everywhere, so none may stay in the solver either."""
+        self._memory = None
+        self._solver[:] = bytes(len(self._solver))  # to the other core: still nothing to do
+        gc.collect()
 
     def _open(self, program):
         """The device for a program, and the bytes of ``messages.REGIONS``."""
@@ -77,7 +84,7 @@ class Network:
         return device, sizes
 
     def _take(self, device, sizes, slots, cores):
-        """Take memory as ``native.solver_open`` wants it; answers how many tapes there is a piece for."""
+        """Memory as ``native.solver_open`` takes it, and how many tapes there was a piece for."""
         _, weights, rows, _, gradients, scratch, numbers, _ = sizes
         tapes = None
         while tapes is None:
@@ -88,18 +95,16 @@ class Network:
                     raise
                 slots -= 1
         own = [(bytearray(gradients), bytearray(scratch), bytearray(numbers)) for _ in range(cores)]
-        self._memory = device, bytearray(weights), bytearray(rows), tapes, own
-        return slots
+        return (device, bytearray(weights), bytearray(rows), tapes, own), slots
 
     def _start_helper(self):
         """Have the other core compute along. It may still be leaving an earlier call."""
         _thread.stack_size(messages.STACK)
         for _ in range(1000):
             try:
-                _thread.start_new_thread(self._native.help, (self.solver,))
+                _thread.start_new_thread(self._native.help, (self._solver,))
                 self._helped = True
                 return
             except OSError:
                 sleep_ms(1)
-        self.solver = None  # that would wait for the other core
         raise RefusedError("the other core is busy: reset the board, or use --cores 1")

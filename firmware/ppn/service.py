@@ -44,7 +44,7 @@ class Service:
                 native.reply(session, self._writer, *self._execute(received))
         except EOFError:
             pass
-        self._network.forget()
+        self._network.stop()
 
     def _execute(self, received):
         """What to answer: its kind, and the length of its payload in ``_answer``."""
