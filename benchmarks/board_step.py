@@ -133,13 +133,13 @@ def heap_left() -> int:
 
 def print_link(spent: Counters, byte: PerByte) -> None:
     """The link's part of a step on a real board; bytes are taken while they arrive, and sent while others leave."""
-    mega, wire = BOARD.clock_hz / 1e12, BOARD.clock_hz / WIRE / 1e6
+    mega, wire = BOARD.clock_hz / 1e12, BOARD.clock_hz / WIRE
     kernels = spent.kernel_us * mega
     inward, outward = spent.bytes_in / 1e6, spent.bytes_out / 1e6
     arrive, seal, leave = inward * max(byte.take, wire), outward * byte.seal, outward * max(byte.send, wire)
     rest = spent.frames * byte.message / 1e6
     beside = arrive + seal + leave + rest
-    print(f"  take {byte.take:.0f}, seal {byte.seal:.0f}, send {byte.send:.0f} cycles a byte; wire {wire * 1e6:.0f}")
+    print(f"  take {byte.take:.0f}, seal {byte.seal:.0f}, send {byte.send:.0f} cycles a byte; wire {wire:.0f}")
     print(f"  arriving {arrive:.2f}, sealing {seal:.2f}, leaving {leave:.2f}, messages {rest:.2f} Mcycles")
     print(f"  {beside:.2f} beside {kernels:.2f} Mcycles in kernels: {beside / (kernels + beside):.1%} (bar 15 %)")
 
