@@ -155,7 +155,7 @@ def _output_stationary(p: Product, g: Grid) -> Count:
     first_row, first_col = np.where(tall > 1, g.rows, last_row), np.where(wide > 1, g.cols, last_col)
 
     def port(r: Count, c: Count) -> Count:
-        return _larger(_ceil(r * p.a_bytes, g.row_port), _ceil(c * p.b_bytes, g.col_port))
+        return _larger(1, _ceil(r * p.a_bytes, g.row_port), _ceil(c * p.b_bytes, g.col_port))
 
     def run(r: Count, c: Count) -> Count:
         return p.k * _larger(p.pace, port(r, c))
@@ -193,7 +193,7 @@ def _weight_stationary(p: Product, g: Grid) -> Count:
     first_row, first_col = np.where(deep > 1, g.rows, last_row), np.where(wide > 1, g.cols, last_col)
 
     def port(r: Count) -> Count:
-        return _ceil(r * p.a_bytes, g.row_port)
+        return _larger(1, _ceil(r * p.a_bytes, g.row_port))
 
     def leave(c: Count) -> Count:
         return _ceil(c * BLOCK_ELEMENTS, p.drain)

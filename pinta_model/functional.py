@@ -118,11 +118,10 @@ def encode(x: Ints, exponents: Ints, bits: int, random: Ints | None = None) -> t
     return np.sign(x) * rounded, e
 
 
-def accumulate(sums: Ints, terms: Ints, exponents: Ints, exponent: int, limit: int) -> Ints:
+def accumulate(sums: Ints, terms: Ints, exponents: Ints, exponent: int) -> Ints:
     """Gradient sums after block products ``terms`` (t, ..., 4, 4) were added, each rounded to ``exponent`` (spec 7)."""
     up = np.clip(exponents - exponent, 0, 30)[..., None, None]
-    rounded = aligned(terms, (exponent - exponents)[..., None, None]) << up
-    added: Ints = np.clip(rounded, -(1 << limit), 1 << limit).sum(axis=0)
+    added: Ints = (aligned(terms, (exponent - exponents)[..., None, None]) << up).sum(axis=0)
     return sums + added
 
 

@@ -12,8 +12,13 @@ from picopinn import boards, cli, fit
 from picopinn.device.addresses import open_session
 from picopinn.device.remote import RemoteDevice
 from picopinn.errors import UsageError
+from picopinn.estimators import Estimator
+from picopinn.integer import IntegerEngine
 from picopinn.link.session import Session
 from picopinn.network import Network, Precision, Program
+from picopinn.problems import get
+from picopinn.smx import blocks_of
+from picopinn.solver import Solver
 
 BOARD = boards.load("rp2040")
 DEFAULT = Precision()
@@ -84,6 +89,7 @@ def test_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{one.heap - one.used:,}" in printed
     assert f"{one.regions['tape'] * one.tapes:,}" in printed
     assert "used by 1 core " in printed
+    assert "Mcycles" in printed
     assert cli.main(command) == 0
     assert "used by 2 cores" in capsys.readouterr().out
 
@@ -104,3 +110,36 @@ def test_what_cannot_be_told_is_one_line(options: str, said: str, capsys: pytest
     assert captured.out == ""
     assert said in captured.err
     assert captured.err.count("\n") == 1
+
+
+# Networks that benchmarks/calibrate_board.py has not seen: network, widths, estimator, points
+STEPS: dict[str, tuple[Network, str, Estimator, int]] = {
+    "prs": (Network(2, hidden=96, tt=(8, 12), rank=6), "w8a8g12", Estimator("jet"), 12),
+    "dense": (Network(2, hidden=40, tt=None, layers=3), "w8a8g12", Estimator("jet"), 16),
+    "wide": (Network(2, hidden=100, tt=(10, 10), layers=2), "w8a16g12", Estimator("jet"), 8),
+    "without tapes": (Network(2), "w8a8g12", Estimator("jet"), 8),
+    "odd-even": (Network(2, hidden=64, tt=(8, 8), layers=2), "w8a8g12", Estimator("orthogonal"), 8),
+}
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_takes_the_cycles_that_were_told(name: str, cores: int, emulated: Session) -> None:
+    network, widths, estimator, points = STEPS[name]
+    half = blocks_of(points)
+    device = RemoteDevice(emulated, microbatches=2 * half, cores=cores)
+    engine = IntegerEngine(network, Precision.parse(widths), estimator.mode, device=device)
+    solver = Solver(get("poisson2d")(), network, estimator, widths, batch=points, engine=engine)
+    solver.step()  # runs twice, to find the scale of its gradients
+    before = device.counters()
+    solver.step()
+    spent = device.counters().since(before)
+    count = estimator.count(2)
+    memory = fit.memory(engine.program, count, BOARD, 2 * half, cores)
+    told = fit.cycles(engine.program, [(half, count), (half, 0)], BOARD, memory)
+    assert told is not None
+    assert told.busy == pytest.approx(spent.busy_us * BOARD.clock_hz / 1e6, rel=0.1)
+    assert told.kernels == pytest.approx(spent.kernel_us * BOARD.clock_hz / 1e6, rel=0.1)
+    assert told.messages == spent.frames - 1  # one asked for the counters
+    sent = spent.bytes_in + spent.bytes_out
+    assert told.nbytes < sent < 1.02 * told.nbytes + 24 * told.messages  # frames: heads, sums, stuffing

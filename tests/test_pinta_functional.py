@@ -84,7 +84,7 @@ class Traced:
         terms = x.reshape(-1, *shape, 4, 4)
         exponents = np.broadcast_to(e[..., 0], x.shape[:-1]).reshape(-1, *shape)
         before = sums.sums.reshape(*shape, 4, 4).copy()
-        expected = functional.accumulate(before, terms, exponents, sums.exponent, sums.limit)
+        expected = functional.accumulate(before, terms, exponents, sums.exponent)
         ORACLE_ADD(sums, x, e)
         assert (sums.sums.reshape(expected.shape) == expected).all()
         return None

@@ -82,7 +82,7 @@ def test_the_first_command_trains(tmp_path: Path) -> None:
 
 
 def test_ci_runs_the_second_command(need: Need) -> None:
-    _, command = fenced("sh")
+    *_, command = fenced("sh")
     script = (ROOT / ".ci" / "run").read_text()
     found = re.search(r"^command=.*$", script, re.MULTILINE)
     assert found, ".ci/run no longer takes a command from the README"

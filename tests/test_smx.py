@@ -210,11 +210,11 @@ BLOCKS = arrays.arrays(
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(BLOCKS, st.data())
 def test_the_hosts_c_encodes_to_the_same_bits(blocks: Floats, data: st.DataObject) -> None:
-    """Training encodes through ``kernels.gather``; ``smx.encode_blocks`` is the definition."""
+    """Training encodes through ``kernels.Pattern``; ``smx.encode_blocks`` is the definition."""
     widths = data.draw(arrays.arrays(np.uint8, len(blocks), elements=WIDTHS))
     with np.errstate(over="ignore"):  # 1e308 saturates in both
         mantissas, exponents = smx.encode_blocks(blocks, widths)
-    found = kernels.gather(blocks, np.arange(blocks.size, dtype=np.int32).reshape(blocks.shape), widths)
+    found = kernels.Pattern(np.arange(blocks.size).reshape(blocks.shape), widths).gather(blocks)
     np.testing.assert_array_equal(found[0], mantissas)
     np.testing.assert_array_equal(found[1], exponents)
 
@@ -224,10 +224,22 @@ def test_the_hosts_c_gathers_what_it_scatters() -> None:
     rng = np.random.default_rng(0)
     reals, widths = rng.normal(size=40), np.array([4, 8, 16, 16], np.uint8)
     lanes = rng.permutation(64)
-    index = np.where(lanes < reals.size, lanes, -1).astype(np.int32).reshape(4, 16)
-    mantissas, exponents = kernels.gather(reals, index, widths)
+    index = np.where(lanes < reals.size, lanes, -1).reshape(4, 16)
+    pattern, held = kernels.Pattern(index, widths), np.empty(reals.size)
+    mantissas, exponents = pattern.gather(reals, held)
     expected = smx.encode_blocks(np.where(index >= 0, reals[index], 0.0), widths)
     np.testing.assert_array_equal(mantissas, expected[0])
     np.testing.assert_array_equal(exponents, expected[1])
-    back = kernels.scatter(mantissas, exponents, index, reals.size)
+    back = pattern.scatter(mantissas, exponents, np.empty(reals.size))
+    np.testing.assert_array_equal(held, back)
     np.testing.assert_array_equal(back[index[index >= 0]], smx.decode_blocks(*expected)[index >= 0])
+
+
+def test_the_hosts_c_decodes_the_first_column() -> None:
+    """Four points a row of blocks, a stream each; exponents below those of float32 and wide mantissas."""
+    rng = np.random.default_rng(0)
+    mantissas = rng.integers(-(2**31) + 1, 2**31, (3, 5, 2, 16), dtype=np.int32)
+    exponents = rng.integers(-256, 200, (3, 5, 2), dtype=np.int16)
+    column = smx.decode_blocks(mantissas, exponents)[:, :, 0, ::4]
+    expected = column.transpose(0, 2, 1).reshape(12, 5)
+    np.testing.assert_array_equal(kernels.first_column(mantissas, exponents), expected)

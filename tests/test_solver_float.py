@@ -73,12 +73,15 @@ def test_adam_follows_its_paper_with_a_rate_that_decays_to_zero() -> None:
     ours, adam = x.copy(), Adam(5, 0.1, steps)
     for step in range(steps):
         gradient = rng.normal(size=5)
-        mean = 0.9 * mean + 0.1 * gradient
-        square = 0.999 * square + 0.001 * gradient**2
+        mean = 0.9 * mean + (1 - 0.9) * gradient
+        square = 0.999 * square + (1 - 0.999) * gradient**2
         rate = 0.1 * (steps - step) / steps
         x -= rate * (mean / (1 - 0.9 ** (step + 1))) / (np.sqrt(square / (1 - 0.999 ** (step + 1))) + 1e-8)
         adam.update(ours, gradient, step)
     np.testing.assert_allclose(ours, x, rtol=1e-12)
+    state = adam.state()  # no operation is fused with another: the bits are NumPy's
+    np.testing.assert_array_equal(state["mean"], mean)
+    np.testing.assert_array_equal(state["square"], square)
 
 
 def test_resuming_gives_the_bits_of_an_unbroken_run() -> None:

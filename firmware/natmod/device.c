@@ -202,9 +202,22 @@ ppn_packed_places ppn_device_places(const ppn_device *d) {
     return out;
 }
 
+/* A whole block of 16-bit mantissas. */
+static void unpack_whole(const uint8_t *from, int bits, int16_t *to) {
+    int top = (1 << (bits - 1)) - 1;
+    for (uint32_t l = 0; l < LANES; l++, from += 2) {
+        int m = (int16_t)word(from);
+        to[l] = (int16_t)(m > top ? top : m < -top ? -top : m);
+    }
+}
+
 /* |rows| x |cols| packed mantissas as a block; answers where the next begin. */
 static const uint8_t *unpack_block(const uint8_t *from, uint32_t width, int bits, uint32_t rows, uint32_t cols,
                                    int zero, int16_t *to) {
+    if (rows == 4 && cols == 4 && width == 2 && !zero) {
+        unpack_whole(from, bits, to);
+        return from + 2 * LANES;
+    }
     for (uint32_t r = 0; r < 4; r++)
         for (uint32_t c = 0; c < 4; c++, to++) {
             *to = 0;
@@ -216,6 +229,10 @@ static const uint8_t *unpack_block(const uint8_t *from, uint32_t width, int bits
 }
 
 static int16_t *pack_block(const int16_t *from, uint32_t rows, uint32_t cols, int16_t *to) {
+    if (cols == 4) { /* towards lower addresses, so front to back */
+        for (uint32_t l = 0; l < rows * 4; l++) to[l] = from[l];
+        return to + rows * 4;
+    }
     for (uint32_t r = 0; r < rows; r++, from += 4)
         for (uint32_t c = 0; c < cols; c++) *to++ = from[c];
     return to;

@@ -35,10 +35,11 @@ PLANNED_HEAD = "<8IIIHH"  # reply to CONFIGURE: bytes of REGIONS, bytes used and
 COUNTED = ("kernel_us", "busy_us", "frames", "damaged", "bytes_in", "bytes_out")
 COUNTED_HEAD = "<6I"  # reply to COUNTERS; they wrap at 2^32
 
+PAYLOAD = 2048  # bytes of the longest payload, either way
 MICROBATCHES = 64  # of one request, at most
 RESERVE = 32768  # bytes of heap that a device leaves free where it has the choice
 ALIGNED = 16  # bytes of a block of a MicroPython heap
-STACK = 4096  # bytes of heap for the stack of a second core's thread
+STACK = 8192  # bytes of heap for the second core's stack: the kernels' deepest calls take about 5 KiB
 
 
 _SIZES: dict[str, int] = {}
@@ -92,17 +93,20 @@ def plan(sizes: tuple[int, ...], free: int, tapes: int, cores: int) -> tuple[int
         tapes: as many as a step has microbatches, so that no backward need run its forward again.
         cores: that the device has.
     """
-    device, weights, rows, parameters, gradients, scratch, numbers, tape = [_whole(count) for count in sizes]
-    shared, own = device + weights + rows, gradients + scratch + numbers
-    room = free - RESERVE - shared
-    while cores > 1 and cores * (own + STACK) - STACK + max(cores * tape, parameters) > room:
+    room = free - RESERVE
+    while cores > 1 and used(sizes, cores, cores) > room:
         cores -= 1
-    fixed = cores * (own + STACK) - STACK
-    kept = tapes
-    while kept > cores and fixed + kept * tape > room:
-        kept -= 1
-    kept = max(kept, cores)
-    return shared + fixed + tape_bytes(sizes, kept), kept, cores
+    while tapes > cores and used(sizes, tapes, cores) > room:
+        tapes -= 1
+    tapes = max(tapes, cores)
+    return used(sizes, tapes, cores), tapes, cores
+
+
+def used(sizes: tuple[int, ...], tapes: int, cores: int) -> int:
+    """Bytes that a network takes with so many tapes and cores."""
+    device, weights, rows, _, gradients, scratch, numbers, _ = [_whole(count) for count in sizes]
+    own = gradients + scratch + numbers
+    return device + weights + rows + cores * own + (cores - 1) * STACK + tape_bytes(sizes, tapes)
 
 
 def tape_bytes(sizes: tuple[int, ...], tapes: int) -> int:

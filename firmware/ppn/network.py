@@ -11,9 +11,6 @@ except ImportError:  # a MicroPython without threads
     _thread = None
 
 
-STACK = 8192  # bytes for the other core: the kernels' deepest calls take about 5 KiB on a Cortex-M0+
-
-
 class RefusedError(Exception):
     """A request that cannot be met; the text is for the host."""
 
@@ -58,12 +55,14 @@ class Network:
         used, slots, cores = messages.plan(sizes, free, wanted, min(max(cores, 1), self._cores))
         if used > free:
             raise RefusedError(f"does not fit: {used} bytes needed, {free} are free")
-        self._memory = self._take(device, sizes, slots, cores)
+        slots = self._take(device, sizes, slots, cores)
         self.solver = bytearray(self._native.SOLVER)
         keep = slots if slots >= wanted else slots - cores
         self._native.solver_open(self.solver, *self._memory[:4], slots, keep, self._memory[4])
         if cores > 1:
             self._start_helper()
+        used = messages.used(sizes, slots, cores)
+        gc.collect()
         return tuple(sizes) + (used, gc.mem_free(), slots, cores)  # noqa: RUF005 -- MicroPython has no such display
 
     def _open(self, program):
@@ -78,15 +77,23 @@ class Network:
         return device, sizes
 
     def _take(self, device, sizes, slots, cores):
-        """Memory as ``native.solver_open`` takes it; the tapes, the largest piece, first."""
+        """Take memory as ``native.solver_open`` wants it; answers how many tapes there is a piece for."""
         _, weights, rows, _, gradients, scratch, numbers, _ = sizes
-        tapes = bytearray(messages.tape_bytes(sizes, slots))
+        tapes = None
+        while tapes is None:
+            try:
+                tapes = bytearray(messages.tape_bytes(sizes, slots))  # the largest piece, so first
+            except MemoryError:
+                if slots == cores:
+                    raise
+                slots -= 1
         own = [(bytearray(gradients), bytearray(scratch), bytearray(numbers)) for _ in range(cores)]
-        return device, bytearray(weights), bytearray(rows), tapes, own
+        self._memory = device, bytearray(weights), bytearray(rows), tapes, own
+        return slots
 
     def _start_helper(self):
         """Have the other core compute along. It may still be leaving an earlier call."""
-        _thread.stack_size(STACK)
+        _thread.stack_size(messages.STACK)
         for _ in range(1000):
             try:
                 _thread.start_new_thread(self._native.help, (self.solver,))

@@ -6,9 +6,8 @@ from struct import pack, pack_into
 from time import ticks_us
 
 from . import messages
+from .messages import PAYLOAD
 from .network import Network, RefusedError
-
-PAYLOAD = 2048  # bytes of the longest payload, either way
 
 
 class Service:

@@ -32,20 +32,32 @@ static int8_t encode_block(const double *x, int bits, int16_t *m) {
     return (int8_t)(round_block(x, e, bits, m) ? e : -128);
 }
 
+static void decode_block(const int16_t *m, int e, const int32_t *index, double *reals) {
+    const double unit = ldexp(1.0, e);
+    for (int l = 0; l < 16; l++)
+        if (index[l] >= 0) reals[index[l]] = m[l] * unit;
+}
+
 void picopinn_gather(uint32_t count, const double *reals, const int32_t *index, const uint8_t *widths,
-                     int16_t *mantissas, int8_t *exps) {
-    for (size_t k = 0; k < count; k++) {
+                     int16_t *mantissas, int8_t *exps, double *held) {
+    for (size_t k = 0; k < count; k++, index += 16, mantissas += 16) {
         double x[16];
-        for (int l = 0; l < 16; l++) x[l] = index[16 * k + (size_t)l] < 0 ? 0 : reals[index[16 * k + (size_t)l]];
-        exps[k] = encode_block(x, widths[k], mantissas + 16 * k);
+        for (int l = 0; l < 16; l++) x[l] = index[l] < 0 ? 0 : reals[index[l]];
+        exps[k] = encode_block(x, widths[k], mantissas);
+        if (held) decode_block(mantissas, exps[k], index, held);
     }
 }
 
 void picopinn_scatter(uint32_t count, const int16_t *mantissas, const int8_t *exps, const int32_t *index,
                       double *reals) {
-    for (size_t k = 0; k < count; k++) {
-        const double unit = ldexp(1.0, exps[k]);
-        for (size_t l = 16 * k; l < 16 * k + 16; l++)
-            if (index[l] >= 0) reals[index[l]] = mantissas[l] * unit;
-    }
+    for (size_t k = 0; k < count; k++) decode_block(mantissas + 16 * k, exps[k], index + 16 * k, reals);
+}
+
+void picopinn_column(uint32_t count, uint32_t streams, uint32_t blocks, const int32_t *mantissas, const int16_t *exps,
+                     double *reals) {
+    for (size_t k = 0; k < count; k++, reals += 4 * (size_t)streams)
+        for (size_t r = 0; r < streams; r++, mantissas += 16 * (size_t)blocks, exps += blocks) {
+            const double unit = ldexp(1.0, *exps);
+            for (size_t i = 0; i < 4; i++) reals[i * streams + r] = mantissas[4 * i] * unit;
+        }
 }

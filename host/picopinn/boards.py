@@ -54,6 +54,8 @@ class Board:
         ram_bytes: of the chip.
         usb: ``vendor:product`` in hexadecimal, as it appears under MicroPython.
         heap_bytes: free while picopinn serves, as INFO answers; None where nobody has measured.
+        piece_bytes: the largest piece of that heap; None as above.
+        cycles: of one piece of each kind of work, part by part (fit.py counts the pieces); None as above.
         bootloader, filesystem: None if MicroPython must be on it already.
     """
 
@@ -66,6 +68,8 @@ class Board:
     ram_bytes: int
     usb: tuple[str, ...]
     heap_bytes: int | None = None
+    piece_bytes: int | None = None
+    cycles: dict[str, dict[str, int]] | None = None
     bootloader: Bootloader | None = None
     filesystem: Filesystem | None = None
 
@@ -130,6 +134,10 @@ def _check(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, list) or not all(re.fullmatch("[0-9a-f]{4}:[0-9a-f]{4}", str(each)) for each in value):
             raise UsageError(f"{where} = {value!r} is not a list of ids such as '2e8a:0005'")
         return tuple(value)
+    if kind == dict[str, dict[str, int]] | None:
+        for part, costs in value.items() if isinstance(value, dict) else ():
+            for work, cycles in costs.items() if isinstance(costs, dict) else ((part, costs),):
+                _check(cycles, int, f"{where}.{part} {work}")
     if kind is str and not (isinstance(value, str) and value):
         raise UsageError(f"{where} = {value!r} is not a text")
     if kind in (int, int | None) and (type(value) is not int or value < 1):

@@ -262,8 +262,11 @@ def _fit(
     kind, settings = boards.load(board), _settings(ctx)
     if precision == FLOAT:
         raise UsageError(f"a board computes in integers, not in {FLOAT}: choose widths such as {DEFAULT_PRECISION}")
-    memory = fit.memory(*_program(settings), kind, settings.microbatches(), cores or kind.cores)
-    _show(fit.table(memory, kind))
+    program, count = _program(settings)
+    memory = fit.memory(program, count, kind, settings.microbatches(), cores or kind.cores)
+    half = settings.microbatches() // 2
+    step = fit.cycles(program, [(half, count), (half, 0)], kind, memory)
+    _show(fit.table(memory, step, kind))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

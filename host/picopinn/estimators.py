@@ -80,32 +80,8 @@ class Estimator:
             return self.sigma * math.sqrt(dimensions) * _orthogonal(rng, count, dimensions)
         return np.eye(dimensions) if count == dimensions else _orthogonal(rng, count, dimensions)
 
-    def derivatives(self, streams: Floats, directions: Floats) -> Field:
-        """u, its gradient and Laplacian from streams (n, 1 + 2 K)."""
-        first, second = streams[:, 1::2], streams[:, 2::2]
-        if self.mode in ("naive", "difference"):
-            first, second = (first - second) / 2, (first + second) / 2
-        if self.mode == "naive":
-            second = second - streams[:, :1]
-        odd, even = self._weights(directions)
-        return Field(streams[:, 0], first @ (odd[:, None] * directions), second @ even)
-
-    def cotangents(self, bar: Field, directions: Floats) -> Floats:
-        """The exact transpose of :meth:`derivatives`: the field's cotangents to those of the streams, (n, 1 + 2 K)."""
-        odd, even = self._weights(directions)
-        first = bar.gradient @ (odd[:, None] * directions).T
-        second = bar.laplacian[:, None] * even
-        streams = np.empty((len(first), 1 + 2 * len(directions)))
-        streams[:, 0] = bar.value
-        if self.mode == "naive":
-            streams[:, 0] -= second.sum(axis=1)
-        if self.mode in ("naive", "difference"):
-            first, second = (second + first) / 2, (second - first) / 2
-        streams[:, 1::2], streams[:, 2::2] = first, second
-        return streams
-
-    def _weights(self, directions: Floats) -> tuple[Floats, Floats]:
-        """Factors (K,) of a_k d_k in the gradient and of s_k in the Laplacian.
+    def frame(self, directions: Floats) -> Frame:
+        """What these directions (K, D) make of streams.
 
         Orthogonal rows use their own length, not the nominal one, because a device rounds directions.
         """
@@ -113,9 +89,47 @@ class Estimator:
         square = (directions * directions).sum(axis=1)
         if self.kind == "gaussian":
             variance = self.sigma**2
-            return np.full(count, 1 / (count * variance)), (square - variance * dimensions) / (count * variance**2)
+            even = (square - variance * dimensions) / (count * variance**2)
+            return Frame(self.mode, 1 / (count * variance) * directions, even)
         odd = dimensions / (count * square)
-        return odd, 2 * odd
+        return Frame(self.mode, odd[:, None] * directions, 2 * odd)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The linear map from streams along K directions to a field, and its transpose.
+
+    Attributes:
+        mode: of the streams.
+        odd: what a_k adds to the gradient, (K, D).
+        even: what s_k adds to the Laplacian, (K,).
+    """
+
+    mode: Mode
+    odd: Floats
+    even: Floats
+
+    def derivatives(self, streams: Floats) -> Field:
+        """u, its gradient and Laplacian from streams (n, 1 + 2 K)."""
+        first, second = streams[:, 1::2], streams[:, 2::2]
+        if self.mode in ("naive", "difference"):
+            first, second = (first - second) / 2, (first + second) / 2
+        if self.mode == "naive":
+            second = second - streams[:, :1]
+        return Field(streams[:, 0], first @ self.odd, second @ self.even)
+
+    def cotangents(self, bar: Field) -> Floats:
+        """The exact transpose of :meth:`derivatives`: the field's cotangents to those of the streams, (n, 1 + 2 K)."""
+        first = bar.gradient @ self.odd.T
+        second = bar.laplacian[:, None] * self.even
+        streams = np.empty((len(first), 1 + 2 * len(self.even)))
+        streams[:, 0] = bar.value
+        if self.mode == "naive":
+            streams[:, 0] -= second.sum(axis=1)
+        if self.mode in ("naive", "difference"):
+            first, second = (second + first) / 2, (second - first) / 2
+        streams[:, 1::2], streams[:, 2::2] = first, second
+        return streams
 
 
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Floats:

@@ -1,19 +1,29 @@
 """What training takes on a board, told before it is flashed.
 
-Memory is to the byte: regions are what the board's own C answers, and how they are used its own Python.
+Memory is to the byte: regions are what the board's own C answers, and how they are used its own Python. Cycles are
+counts of work times the cycles of one piece of it, which stand in the board's file (benchmarks/calibrate_board.py
+measures them). The messages of a step are those that a RemoteDevice sends.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
+import numpy as np
 from ppn import messages
 from rich.table import Table
 
 from .boards import Board
+from .device.base import Rows, Scaling
 from .device.packing import program_bytes
+from .device.remote import RemoteDevice
 from .errors import UsageError
-from .network import Program
+from .link.session import Request, Session
+from .network import Chain, Program
+from .smx import BLOCK, blocks_of
 
 
 @dataclass(frozen=True)
@@ -40,32 +50,302 @@ def memory(program: Program, directions: int, board: Board, microbatches: int, c
     """
     from .kernels import board_sizes  # only this needs the compiled kernels
 
-    if board.heap_bytes is None:
+    if board.heap_bytes is None or board.piece_bytes is None:
         raise UsageError(f"nobody has measured the memory of a {board.title} yet: choose rp2040")
     sizes = board_sizes(program_bytes(program, directions))
     used, tapes, cores = messages.plan(sizes, board.heap_bytes, microbatches, min(cores, board.cores))
+    while tapes > cores and messages.tape_bytes(sizes, tapes) > board.piece_bytes:
+        tapes -= 1  # as the board does, which wants them in one piece
+    used = messages.used(sizes, tapes, cores)
     if used > board.heap_bytes:
         free = f"{used:,} bytes needed, {board.heap_bytes:,} are free"
         raise UsageError(f"does not fit a {board.title}: {free}: choose a smaller --hidden, --rank or --directions")
     return Memory(dict(zip(messages.REGIONS, sizes, strict=True)), used, board.heap_bytes, tapes, cores)
 
 
-def table(memory: Memory, board: Board) -> Table:
-    """The regions and what they come to; parameters pass through the memory of the tapes."""
+@dataclass(frozen=True)
+class Message:
+    """A request of a step and its reply: bytes of both payloads; microbatches and directions, where it is about any."""
+
+    kind: int
+    request: int
+    reply: int
+    microbatches: int = 0
+    directions: int = 0
+
+
+def step_messages(program: Program, passes: Iterable[tuple[int, int]]) -> list[Message]:
+    """All messages of a training step; ``passes``: microbatches and directions of each."""
+    passes = list(passes)
+    tally = _Tally(program)
+    device = RemoteDevice(cast(Session, tally))
+    device.configure(program, max(directions for _, directions in passes))
+    tally.told.clear()
+    device.load(_zeros(sum(tensor.blocks for tensor in program.tensors)))
+    own = [1 + 2 * directions if program.mode == "naive" else 1 for _, directions in passes]
+    batches = [
+        (
+            _zeros(count, rows, program.stages[0].in_blocks),
+            _zeros(directions, program.stages[0].in_blocks) if directions else None,
+            _zeros(count, 1 + 2 * directions, program.stages[-1].out_blocks),
+        )
+        for (count, directions), rows in zip(passes, own, strict=True)
+    ]
+    for points, along, _ in batches:
+        device.forward(points, along, keep=True)
+    device.begin(Scaling(np.zeros(accumulators(program), np.int16), 0), 0, 0)
+    for points, along, cotangents in batches:
+        device.backward(points, along, cotangents, 0)
+    device.gradients()
+    return tally.told
+
+
+def accumulators(program: Program) -> int:
+    """One a stage matrix and one a bias."""
+    return sum(1 + stage.closes for stage in program.stages)
+
+
+def _zeros(*shape: int) -> Rows:
+    return Rows(np.zeros((*shape, BLOCK * BLOCK), np.int16), np.zeros(shape, np.int8))
+
+
+class _Tally:
+    """In place of a session: notes what is sent, answers zeros of the right length."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self.info = {"payload": messages.PAYLOAD}
+        self.told: list[Message] = []
+
+    def call(self, kind: int, payload: bytes = b"") -> bytes:
+        return next(self.stream([(kind, payload)]))
+
+    def stream(self, requests: Iterable[Request]) -> Iterator[bytes]:
+        for kind, payload in requests:
+            count = directions = 0
+            if kind in (messages.FORWARD, messages.BACKWARD):
+                directions, count, _ = messages.read(messages.FORWARD_HEAD, payload)
+            reply = self._reply(kind, payload, count * (1 + 2 * directions))
+            self.told.append(Message(kind, len(payload), reply, count, directions))
+            yield bytes(reply)
+
+    def _reply(self, kind: int, payload: bytes, rows: int) -> int:
+        flags, columns = messages.size(messages.FLAGS_HEAD), self._program.outputs
+        if kind == messages.FORWARD:
+            return flags + rows * (BLOCK * columns * 4 + blocks_of(columns) * 2)
+        if kind == messages.READ:
+            return messages.read(messages.READ_HEAD, payload)[1]
+        peaks = 4 * accumulators(self._program)
+        fixed = {
+            messages.CONFIGURE: messages.size(messages.PLANNED_HEAD),
+            messages.WRITE: 0,
+            messages.BEGIN: 0,
+            messages.GRADIENTS: flags + peaks,
+        }
+        return fixed.get(kind, flags)
+
+
+# ---- work of the kernels: how often what is done
+
+FIFO = 256  # bytes that a board's USB takes at once
+SPREAD = 16  # blocks of a row that a Cortex-M0+ lays out once, and not again for every product
+NARROW = 30  # bits of two mantissas whose product needs no 64 bits
+
+
+def forward_work(program: Program, directions: int) -> Counter[str]:
+    """One microbatch forward: block products by class, rows and their blocks, columns of activations."""
+    work: Counter[str] = Counter()
+    packed = _packed(program)
+    for number, stage in enumerate(program.stages):
+        inner, outer = blocks_of(stage.inputs), blocks_of(stage.outputs)
+        for stream in range(1 + 2 * directions):
+            bits = _bits(program, number, stream)
+            rows = stage.panels
+            if bits:
+                kind = "packed" if packed and bits <= 8 else _class(bits + program.precision.weights)
+                work[kind] += rows * inner * outer
+                work["spread"] += rows * inner * (1 if inner <= SPREAD else outer)
+            work["row"] += rows
+            work["block"] += rows * outer
+        work["stage"] += 1
+        if stage.closes and number + 1 < len(program.stages):
+            work.update(_columns(program, program.activation, stage.out_blocks, directions))
+    return work
+
+
+def backward_work(program: Program, directions: int) -> Counter[str]:
+    """One microbatch backward: outer products, products, rows and their blocks, columns of activations."""
+    work: Counter[str] = Counter()
+    bits, streams = program.precision, 1 + 2 * directions
+    for number, stage in enumerate(program.stages):
+        inner, outer = blocks_of(stage.inputs), blocks_of(stage.outputs)
+        for stream in range(streams):
+            if width := _bits(program, number, stream):
+                work[f"outer_{_class(width + bits.gradients)}"] += stage.panels * inner * outer
+                work["outer_row"] += stage.panels * (outer if not stage.expand else inner)
+        work["stage"] += 1
+        if number == 0:
+            continue
+        pairs = stage.panels * inner * outer
+        work[_class(bits.gradients + bits.weights)] += streams * pairs
+        work["spread"] += streams * (stage.panels * outer if outer <= SPREAD else pairs)
+        work["row"] += streams * stage.panels
+        work["block"] += streams * stage.panels * inner
+        if program.stages[number - 1].closes:
+            work.update(_columns(program, "base", stage.in_blocks, directions))
+    return work
+
+
+def load_work(program: Program, number: int) -> Counter[str]:
+    """A stage's parameters, loaded and contracted."""
+    stage = program.stages[number]
+    work = Counter({"stage": 1, "block": _parameter_blocks(program, number), "matrix": stage.matrix_blocks})
+    if stage.chain is not None:
+        work.update(_contraction(program.chains[stage.chain], 1))
+    return work
+
+
+def gradients_work(program: Program, number: int) -> Counter[str]:
+    """A stage's sums, cleared, contracted back and packed."""
+    stage = program.stages[number]
+    work = Counter({"stage": 1, "block": _parameter_blocks(program, number), "matrix": stage.matrix_blocks})
+    if stage.chain is not None:
+        work.update(_contraction(program.chains[stage.chain], 2))
+    return work
+
+
+def _parameter_blocks(program: Program, number: int) -> int:
+    return sum(tensor.blocks for tensor in program.tensors if tensor.stage == number)
+
+
+def _contraction(chain: Chain, products: int) -> Counter[str]:
+    """Block products of SMX(16) and elements that change their place."""
+    work: Counter[str] = Counter()
+    rest = 1
+    for k in reversed(range(len(chain.modes))):
+        if k + 1 < len(chain.modes):
+            rows, columns = chain.matrix_shape(k)
+            blocks = blocks_of(rows) * blocks_of(rest)
+            work["product"] += products * blocks * blocks_of(columns)
+            work["moved"] += blocks
+        rest *= chain.modes[k]
+    return work
+
+
+def _packed(program: Program) -> bool:
+    """Whether a Cortex-M0+ keeps matrices packed, two mantissas a word (plan.c)."""
+    from .kernels import Plan
+
+    return bool(Plan(program, 0).net.places[0].pairs)
+
+
+def _bits(program: Program, number: int, stream: int) -> int:
+    """Mantissa width of a stage's input; 0 for a row of zeros."""
+    bits = program.precision
+    if number:
+        return bits.base if stream == 0 and program.mode != "naive" else bits.activations
+    even = stream > 0 and stream % 2 == 0 and program.mode in ("jet", "odd-even")
+    return 0 if even else bits.inputs
+
+
+def _class(bits: int) -> str:
+    return "narrow" if bits <= NARROW else "wide" if bits == NARROW + 2 else "odd"
+
+
+def _columns(program: Program, base: str, blocks: int, directions: int) -> Counter[str]:
+    """Block columns of an activation: of ``base`` streams, and of what each mode does for a direction."""
+    if program.mode == "naive":
+        return Counter({base: blocks * (1 + 2 * directions)})
+    return Counter({base: blocks, program.mode: blocks * directions})
+
+
+# ---- cycles
+
+
+@dataclass(frozen=True)
+class Cycles:
+    """Of a training step: in kernels, and all that the board's counters call busy; bytes and messages either way."""
+
+    kernels: float
+    busy: float
+    nbytes: int
+    messages: int
+
+
+def cycles(program: Program, passes: list[tuple[int, int]], board: Board, memory: Memory) -> Cycles | None:
+    """A step, as ``Counters.busy_us`` will tell; None where a kind of its work was not measured.
+
+    ``passes`` are as in :func:`step_messages`. A step that is repeated for its gradients' scale takes more.
+    """
+    if board.cycles is None:
+        return None
+    told = step_messages(program, passes)
+    try:
+        kernels = _kernel_cycles(program, told, board.cycles, memory)
+        link = sum(_cost(board.cycles["link"], link_work(message)) for message in told)
+    except KeyError:
+        return None
+    nbytes = sum(message.request + message.reply for message in told)
+    return Cycles(kernels, kernels + link, nbytes, len(told))
+
+
+def link_work(message: Message) -> Counter[str]:
+    """What a message takes beside the kernels; a long reply waits for the host to make room."""
+    return Counter({"message": 1, "byte": message.reply, "waiting": max(0, message.reply - FIFO)})
+
+
+def _cost(costs: dict[str, int], work: Counter[str]) -> float:
+    return sum(costs[kind] * count for kind, count in work.items())
+
+
+def _kernel_cycles(program: Program, told: list[Message], costs: dict[str, dict[str, int]], memory: Memory) -> float:
+    total = 0.0
+    microbatches = sum(message.microbatches for message in told if message.kind == messages.FORWARD)
+    taped = memory.tapes if memory.tapes >= microbatches else memory.tapes - memory.cores
+    for message in told:
+        share = -(-message.microbatches // memory.cores)
+        if message.kind == messages.FORWARD:
+            total += share * _cost(costs["forward"], forward_work(program, message.directions))
+        elif message.kind == messages.BACKWARD:
+            total += share * _cost(costs["backward"], backward_work(program, message.directions))
+            again = -(-max(0, message.microbatches - taped) // memory.cores)
+            total += again * _cost(costs["forward"], forward_work(program, message.directions))
+            taped = max(0, taped - message.microbatches)
+    for part, work in (("load", load_work), ("gradients", gradients_work)):
+        shares = [0.0] * memory.cores
+        for number in range(len(program.stages)):
+            shares[number % memory.cores] += _cost(costs[part], work(program, number))
+        total += max(shares)
+    return total
+
+
+def table(memory: Memory, step: Cycles | None, board: Board) -> Table:
+    """The regions and what they come to, parameters passing through the memory of the tapes; then a step."""
     result = Table()
     result.add_column(f"on a {board.title}")
-    result.add_column("bytes", justify="right")
+    result.add_column("", justify="right")
     regions, cores = dict(memory.regions), memory.cores
     tapes = messages.tape_bytes(tuple(regions.values()), memory.tapes)
     for region in ("parameters", "tape"):
         del regions[region]
     for region, size in regions.items():
         times = cores if region in ("gradients", "scratch", "numbers") else 1
-        result.add_row(region if times == 1 else f"{region} x {times}", f"{size * times:,}")
-    result.add_row(f"tape x {memory.tapes}", f"{tapes:,}")
+        result.add_row(region if times == 1 else f"{region} x {times}", f"{size * times:,} bytes")
+    result.add_row(f"tape x {memory.tapes}", f"{tapes:,} bytes")
     if cores > 1:
-        result.add_row("stack of the second core", f"{messages.STACK:,}")
+        result.add_row("stack of the second core", f"{messages.STACK:,} bytes")
     result.add_section()
-    result.add_row(f"used by {cores} core{'s' if cores > 1 else ''}", f"{memory.used:,}")
-    result.add_row("left", f"{memory.heap - memory.used:,}")
+    result.add_row(f"used by {cores} core{'s' if cores > 1 else ''}", f"{memory.used:,} bytes")
+    result.add_row("left", f"{memory.heap - memory.used:,} bytes")
+    result.add_section()
+    _add_step(result, step, board)
     return result
+
+
+def _add_step(result: Table, step: Cycles | None, board: Board) -> None:
+    if step is None:
+        result.add_row("a training step", "not measured")
+        return
+    result.add_row("a training step", f"{step.busy / 1e6:.1f} Mcycles, {step.busy / board.clock_hz * 1e3:.0f} ms")
+    result.add_row("of that in kernels", f"{step.kernels / 1e6:.1f} Mcycles")
+    result.add_row("its messages", f"{step.messages}, {step.nbytes / 1e3:.1f} kB")

@@ -7,15 +7,15 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling, Values
+from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling
 from .device.local import LocalDevice
 from .engine import Pass
 from .errors import PicopinnError
-from .kernels import gather, scatter
+from .kernels import Pattern, first_column
 from .network import Floats, Mode, Network, Precision, Program
-from .smx import BLOCK, blocks_of, decode_blocks, to_blocks
+from .smx import BLOCK, blocks_of, to_blocks
 
 LANES = BLOCK * BLOCK
 HEADROOM = 3  # bits a gradient term may grow by before a step is repeated (spec 7)
@@ -23,41 +23,31 @@ REPEATS = 64  # saturated repeats of one step before it counts as diverged
 START = -24  # gradient exponent of the very first try
 
 
-class _Pattern:
-    """Which element of an array travels in which lane of which block, (..., 16), -1 for a zero; and at what widths."""
-
-    def __init__(self, index: NDArray[Any], widths: ArrayLike) -> None:
-        self._index = np.ascontiguousarray(index, np.int32)
-        self._widths = np.array(np.broadcast_to(np.asarray(widths, np.uint8), index.shape[:-1]))
-
-    def encode(self, array: Floats) -> Rows:
-        return Rows(*gather(np.ascontiguousarray(array, np.float64), self._index, self._widths))
-
-    def decode(self, rows: Rows, size: int) -> Floats:
-        return scatter(rows.mantissas, rows.exponents, self._index, size)
-
-
 @lru_cache
-def _points_pattern(count: int, size: int, bits: int) -> _Pattern:
+def _points_pattern(count: int, size: int, bits: int) -> Pattern:
     """Four points a block row: (n, 1, B)."""
     tiles = to_blocks(1 + np.arange(count * size).reshape(count, size)) - 1
-    return _Pattern(tiles.reshape(tiles.shape[0], 1, tiles.shape[1], LANES), bits)
+    return Pattern(tiles.reshape(tiles.shape[0], 1, tiles.shape[1], LANES), bits)
 
 
 @lru_cache
-def _directions_pattern(count: int, size: int, bits: int) -> _Pattern:
+def _directions_pattern(count: int, size: int, bits: int) -> Pattern:
     """One block row a direction, its four rows equal: (K, B)."""
     padded = np.full((count, blocks_of(size) * BLOCK), -1)
     padded[:, :size] = np.arange(count * size).reshape(count, size)
-    return _Pattern(np.tile(padded.reshape(count, -1, BLOCK), BLOCK), bits)
+    return Pattern(np.tile(padded.reshape(count, -1, BLOCK), BLOCK), bits)
 
 
 @lru_cache
-def _cotangents_pattern(count: int, streams: int, bits: int) -> _Pattern:
+def _cotangents_pattern(count: int, streams: int, bits: int) -> Pattern:
     """(n, S) reals to blocks, four points down the first column: (microbatches, S, 1)."""
     blocks = np.full((blocks_of(count), BLOCK, streams, BLOCK), -1)
     blocks.reshape(-1, streams, BLOCK)[:count, :, 0] = np.arange(count * streams).reshape(count, streams)
-    return _Pattern(blocks.transpose(0, 2, 1, 3).reshape(-1, streams, 1, LANES), bits)
+    return Pattern(blocks.transpose(0, 2, 1, 3).reshape(-1, streams, 1, LANES), bits)
+
+
+def _encode(array: Floats, pattern: Pattern, held: Floats | None = None) -> Rows:
+    return Rows(*pattern.gather(np.ascontiguousarray(array, np.float64), held))
 
 
 class Layout:
@@ -71,14 +61,14 @@ class Layout:
             offset += tensor.size
         self.size = offset
         widths = np.concatenate([np.full(t.blocks, t.bits) for t in program.tensors])
-        self._pattern = _Pattern(np.concatenate(indices).reshape(-1, LANES), widths)
-        self._size = offset
+        self._pattern = Pattern(np.concatenate(indices).reshape(-1, LANES), widths)
 
     def encode(self, master: Floats) -> Rows:
-        return self._pattern.encode(master)
+        return Rows(*self._pattern.gather(master))
 
     def decode(self, gradients: Gradients) -> Floats:
-        return self._pattern.decode(gradients.values, self._size)
+        values = gradients.values
+        return self._pattern.scatter(values.mantissas, values.exponents, np.empty(self.size))
 
 
 class IntegerEngine:
@@ -127,17 +117,16 @@ class IntegerEngine:
     def snap_directions(self, directions: Floats) -> Floats:
         return self._snap(directions, _directions_pattern(*directions.shape, self._precision.inputs))
 
-    def _snap(self, array: Floats, pattern: _Pattern) -> Floats:
-        rows = pattern.encode(array)
-        snapped = pattern.decode(rows, array.size).reshape(array.shape)
-        self._encoded[id(snapped)] = (snapped, rows)
+    def _snap(self, array: Floats, pattern: Pattern) -> Floats:
+        snapped = np.empty(array.shape)
+        self._encoded[id(snapped)] = (snapped, _encode(array, pattern, snapped))
         return snapped
 
     def _encode_points(self, points: Floats) -> Rows:
-        return _points_pattern(*points.shape, self._precision.inputs).encode(points)
+        return _encode(points, _points_pattern(*points.shape, self._precision.inputs))
 
     def _encode_directions(self, directions: Floats) -> Rows:
-        return _directions_pattern(*directions.shape, self._precision.inputs).encode(directions)
+        return _encode(directions, _directions_pattern(*directions.shape, self._precision.inputs))
 
     def _encode_naive(self, points: Floats, directions: Floats | None) -> Rows:
         """x, x + d_1, x - d_1, ... each quantized for itself: (n, S, B)."""
@@ -170,7 +159,7 @@ class IntegerEngine:
         self._configure(directions)
         rows, along = self._rows(points, directions)
         values = self._device.forward(rows, along, keep=self._trains)
-        return _streams_of(values, len(points))
+        return first_column(values.mantissas, values.exponents)[: len(points)]
 
     def _configure(self, *directions: Floats | None) -> None:
         """Have the device ready for the most of these directions."""
@@ -191,7 +180,7 @@ class IntegerEngine:
         self._configure(*(p.directions for p in passes))
         bits = self._precision.gradients
         jobs = [
-            (*self._rows(p.points, p.directions), _cotangents_pattern(*p.cotangents.shape, bits).encode(p.cotangents))
+            (*self._rows(p.points, p.directions), _encode(p.cotangents, _cotangents_pattern(*p.cotangents.shape, bits)))
             for p in passes
         ]
         limit = self._limit(jobs)
@@ -248,12 +237,6 @@ class IntegerEngine:
         if not self._stepped_too_far:
             return []
         return ["finite steps were limited to |d| < 8 inside the network: choose a smaller --sigma"]
-
-
-def _streams_of(values: Values, count: int) -> Floats:
-    """First output column of (n, S, 1, 16) results as (count, S) reals."""
-    column = decode_blocks(values.mantissas[:, :, 0, ::BLOCK], values.exponents[:, :, 0])
-    return column.transpose(0, 2, 1).reshape(-1, column.shape[1])[:count]
 
 
 def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from ppn import messages
 
 from .errors import PicopinnError, UsageError
@@ -24,18 +25,19 @@ __all__ = [
     "LANES",
     "NUMBERS",
     "VARIANTS",
+    "Pattern",
     "Plan",
     "Product",
     "activate",
+    "adam",
     "board_sizes",
     "device_bytes",
     "encode_integers",
     "ffi",
-    "gather",
+    "first_column",
     "kernels",
     "matmul",
     "pointer",
-    "scatter",
     "variants",
 ]
 
@@ -96,33 +98,61 @@ class Product:
         return SMX(mantissas, exponents, self.shape, bits)
 
 
-def gather(
-    reals: Floats, index: NDArray[np.int32], widths: NDArray[np.uint8]
-) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
-    """:func:`picopinn.smx.encode_blocks` in C, of the elements ``index`` (..., 16) of finite float64 in C order; a
-    negative index is a zero. ``widths`` (...) are one a block."""
-    mantissas, exponents = np.empty(index.shape, np.int16), np.empty(index.shape[:-1], np.int8)
-    lib.picopinn_gather(
-        exponents.size,
-        pointer("double[]", reals),
-        pointer("int32_t[]", index),
-        pointer("uint8_t[]", widths),
-        pointer("int16_t[]", mantissas),
-        pointer("int8_t[]", exponents),
-    )
-    return mantissas, exponents
+class Pattern:
+    """Which element of a float64 array travels in which lane of which SMX block, and at what widths.
+
+    Args:
+        index: (..., 16), elements in C order; -1 stands for a zero.
+        widths: of mantissas, one a block (...).
+    """
+
+    def __init__(self, index: NDArray[Any], widths: ArrayLike) -> None:
+        self._index = np.ascontiguousarray(index, np.int32)
+        self._widths = np.array(np.broadcast_to(np.asarray(widths, np.uint8), index.shape[:-1]))
+        self._lanes, self._bits = pointer("int32_t[]", self._index), pointer("uint8_t[]", self._widths)
+
+    def gather(self, reals: Floats, held: Floats | None = None) -> tuple[NDArray[np.int16], NDArray[np.int8]]:
+        """:func:`picopinn.smx.encode_blocks` in C of finite numbers: mantissas (..., 16) and exponents (...).
+
+        ``held``, an array like ``reals``, is filled with what :meth:`scatter` would make of them.
+        """
+        mantissas, exponents = np.empty(self._index.shape, np.int16), np.empty(self._widths.shape, np.int8)
+        lib.picopinn_gather(
+            self._widths.size,
+            pointer("double[]", reals),
+            self._lanes,
+            self._bits,
+            pointer("int16_t[]", mantissas),
+            pointer("int8_t[]", exponents),
+            ffi.NULL if held is None else pointer("double[]", held),
+        )
+        return mantissas, exponents
+
+    def scatter(self, mantissas: NDArray[np.int16], exponents: NDArray[np.int8], reals: Floats) -> Floats:
+        """Fill ``reals`` with the elements that blocks hold; answers it."""
+        lib.picopinn_scatter(
+            self._widths.size,
+            pointer("int16_t[]", mantissas),
+            pointer("int8_t[]", exponents),
+            self._lanes,
+            pointer("double[]", reals),
+        )
+        return reals
 
 
-def scatter(mantissas: NDArray[np.int16], exponents: NDArray[np.int8], index: NDArray[np.int32], size: int) -> Floats:
-    """The ``size`` reals that :func:`gather` made blocks (..., 16) of, all named by ``index``."""
-    reals = np.empty(size)
-    lib.picopinn_scatter(
-        exponents.size,
-        pointer("int16_t[]", mantissas),
-        pointer("int8_t[]", exponents),
-        pointer("int32_t[]", index),
-        pointer("double[]", reals),
-    )
+def adam(gradient: Floats, step: Mapping[str, float], mean: Floats, square: Floats, master: Floats) -> None:
+    """One step of Adam in place, by the constants of ``picopinn_adam_step`` (host/native/adam.h)."""
+    arrays = [pointer("double[]", array) for array in (mean, square, master)]
+    lib.picopinn_adam(gradient.size, pointer("double[]", gradient), ffi.new("picopinn_adam_step *", step), *arrays)
+
+
+def first_column(mantissas: NDArray[np.int32], exponents: NDArray[np.int16]) -> Floats:
+    """Of rows (n, S, B, 16), (n, S, B) of four points each, the first column as :func:`picopinn.smx.decode_blocks`
+    gives it: (4 n, S)."""
+    count, streams, blocks = exponents.shape
+    reals = np.empty((BLOCK * count, streams))
+    values, powers = pointer("int32_t[]", mantissas), pointer("int16_t[]", exponents)
+    lib.picopinn_column(count, streams, blocks, values, powers, pointer("double[]", reals))
     return reals
 
 

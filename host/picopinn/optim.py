@@ -25,21 +25,21 @@ class Adam:
     def __init__(self, size: int, learning_rate: float, steps: int) -> None:
         self._rate, self._steps = learning_rate, steps
         self._mean, self._square = np.zeros(size), np.zeros(size)
-        self._work, self._scale = np.empty(size), np.empty(size)
 
     def update(self, master: Floats, gradient: Floats, step: int) -> None:
         """Move ``master`` in place by the gradient of a step, counted from 0."""
-        work, scale = self._work, self._scale
-        self._mean *= _BETA1
-        self._mean += np.multiply(gradient, 1 - _BETA1, out=work)
-        np.multiply(gradient, gradient, out=work)
-        self._square *= _BETA2
-        self._square += np.multiply(work, 1 - _BETA2, out=work)
-        np.sqrt(self._square, out=scale)
-        scale /= math.sqrt(1 - _BETA2 ** (step + 1))
-        scale += _EPSILON
-        rate = self._rate * (1 - step / self._steps) / (1 - _BETA1 ** (step + 1))
-        master -= np.divide(np.multiply(self._mean, rate, out=work), scale, out=work)
+        from .kernels import adam  # listings need no compiled kernels
+
+        constants = {
+            "keep_mean": _BETA1,
+            "take_mean": 1 - _BETA1,
+            "keep_square": _BETA2,
+            "take_square": 1 - _BETA2,
+            "rate": self._rate * (1 - step / self._steps) / (1 - _BETA1 ** (step + 1)),
+            "root": math.sqrt(1 - _BETA2 ** (step + 1)),
+            "epsilon": _EPSILON,
+        }
+        adam(np.ascontiguousarray(gradient), constants, self._mean, self._square, master)
 
     def state(self) -> dict[str, Floats]:
         """Running means of the gradient and of its square, copied."""

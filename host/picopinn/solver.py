@@ -21,6 +21,7 @@ from .optim import DEFAULT_LEARNING_RATE, Adam
 from .problems import Field, Problem, check, linearize, relative_l2
 
 _WEIGHTS, _STEPS = 0, 1  # streams of random numbers of one seed
+_AHEAD = 16  # steps whose points are drawn together
 _PREDICT = 1024  # points a forward; a multiple of 4, so that blocks do not depend on it
 
 
@@ -78,6 +79,7 @@ class Solver:
         _check_shapes(problem, self.network, self.estimator)
         self.engine = engine or _engine(self.network, self.estimator.mode, precision, seed, threads)
         self.step_number = 0
+        self._drawn: dict[int, tuple[Floats, Floats, Floats]] = {}  # raw, by step
         self.master = self._initial()
         self._adam = Adam(self.master.size, learning_rate, steps)
 
@@ -116,7 +118,8 @@ class Solver:
         """The loss at this step's points, and what backward needs."""
         self.engine.load(self.master)
         inner, edge, directions = self._draw()
-        u = self.estimator.derivatives(self.engine.forward(inner, directions), directions)
+        frame = self.estimator.frame(directions)
+        u = frame.derivatives(self.engine.forward(inner, directions))
         residual, partials = linearize(self.problem, inner, u)
         gap = self.engine.forward(edge, None)[:, 0] - self.problem.boundary(edge)
         weight = self.problem.boundary_weight
@@ -125,16 +128,22 @@ class Solver:
         bar = Field(partials.value * slope, partials.gradient * slope[:, None], partials.laplacian * slope)
         at_edge = gap[:, None] * (2 * weight / self.batch)
         return progress, [
-            Pass(inner, directions, self.estimator.cotangents(bar, directions)),
+            Pass(inner, directions, frame.cotangents(bar)),
             Pass(edge, None, at_edge),
         ]
 
     def _draw(self) -> tuple[Floats, Floats, Floats]:
         """Interior points, boundary points and directions of this step, as the engine holds them."""
-        rng = np.random.default_rng([self.seed, _STEPS, self.step_number])
-        inner = self.engine.snap(self.problem.interior(rng, self.batch))
-        edge = self.engine.snap(self.problem.edge(rng, self.batch))
-        return inner, edge, self.engine.snap_directions(self.estimator.draw(rng, self.problem.dimensions))
+        if self.step_number not in self._drawn:  # some at a time: in the midst of kernels each draw would start cold
+            ahead = range(self.step_number, min(self.step_number + _AHEAD, self.steps))
+            self._drawn = {step: self._draw_of(step) for step in ahead}
+        inner, edge, directions = self._drawn[self.step_number]
+        return self.engine.snap(inner), self.engine.snap(edge), self.engine.snap_directions(directions)
+
+    def _draw_of(self, step: int) -> tuple[Floats, Floats, Floats]:
+        rng = np.random.default_rng([self.seed, _STEPS, step])
+        inner, edge = self.problem.interior(rng, self.batch), self.problem.edge(rng, self.batch)
+        return inner, edge, self.estimator.draw(rng, self.problem.dimensions)
 
     def _progress(self, residual: float, boundary: float) -> Progress:
         progress = Progress(self.step_number + 1, residual + boundary, residual, boundary)
@@ -207,7 +216,7 @@ def _engine(network: Network, mode: Mode, precision: str, seed: int, threads: in
     """The computer's own engine for a precision."""
     if precision == "float32":
         return FloatEngine(network, mode)
-    from .integer import IntegerEngine  # floats need no compiled kernels
+    from .integer import IntegerEngine  # listings need no compiled kernels
 
     return IntegerEngine(network, Precision.parse(precision), mode, seed=seed, threads=threads)
 

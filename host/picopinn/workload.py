@@ -328,18 +328,13 @@ class _Pass:
             size = moved * outputs
             found.append(
                 _unit(
-                    f"stage{index}: {unit}", layer, "forward", unit, size, [wire, *extra], [wire], stream="directions"
-                )
-            )
-            found.append(
-                _unit(
-                    f"stage{index}: encode linearization",
+                    f"stage{index}: {unit}",
                     layer,
                     "forward",
-                    "encode",
+                    unit,
                     size,
-                    [wire],
-                    [linear],
+                    [wire, *extra],
+                    [wire, linear],
                     stream="directions",
                 )
             )

@@ -12,6 +12,7 @@ ROOT = Path("kernels_c")  # relative to the project's root, where setuptools run
 SOURCES = ("portable", "avx2", "avx512", "dispatch", "device")
 NATIVE = Path("host/native")  # the host's own C: what the kernels must not know
 BOARD = Path("firmware/natmod")  # a board's
+HOST = ("adam", "encode")
 
 
 def _declarations(header: Path) -> str:
@@ -28,16 +29,17 @@ def _declarations(header: Path) -> str:
 ffi = FFI()
 ffi.cdef(_declarations(ROOT / "include/ppn/ppn.h"))
 ffi.cdef(_declarations(ROOT / "ffi/host.h"))
-ffi.cdef(_declarations(NATIVE / "encode.h"))
+for name in HOST:
+    ffi.cdef(_declarations(NATIVE / f"{name}.h"))
 ffi.cdef(_declarations(BOARD / "device.h"))
 ffi.set_source(
     "picopinn._kernels",
-    '#include "ppn/ppn.h"\n#include "device.h"\n#include "encode.h"\n#include "host.h"\n',
-    sources=[*(str(ROOT / "ffi" / f"{name}.c") for name in SOURCES), str(NATIVE / "encode.c")],
+    "".join(f'#include "{name}.h"\n' for name in ("ppn/ppn", "device", "host", *HOST)),
+    sources=[*(str(ROOT / "ffi" / f"{name}.c") for name in SOURCES), *(str(NATIVE / f"{name}.c") for name in HOST)],
     depends=[str(path) for path in sorted([*ROOT.rglob("*.[ch]"), *NATIVE.glob("*.[ch]"), *BOARD.glob("device.[ch]")])],
     include_dirs=[str(ROOT / "include"), str(ROOT / "ffi"), str(NATIVE), str(BOARD)],
     libraries=[] if os.name == "nt" else ["m"],
-    extra_compile_args=[] if os.name == "nt" else ["-std=c11", "-O3"],
+    extra_compile_args=[] if os.name == "nt" else ["-std=c11", "-O3", "-fno-math-errno"],
 )
 
 if __name__ == "__main__":

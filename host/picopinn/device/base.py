@@ -54,6 +54,13 @@ class Gradients:
     peaks: NDArray[np.uint32]
 
 
+def pairs(directions: Rows) -> Rows:
+    """Rows d_1, -d_1, d_2, -d_2, ... that difference mode runs."""
+    both = np.stack([directions.mantissas, -directions.mantissas], axis=1)
+    mantissas = np.ascontiguousarray(both.reshape(-1, *directions.mantissas.shape[1:]))
+    return Rows(mantissas, np.repeat(directions.exponents, 2, axis=0))
+
+
 class Device(Protocol):
     """A machine that runs a Program in integers.
 

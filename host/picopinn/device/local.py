@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..errors import UsageError
 from ..kernels import LANES, Plan, ffi, pointer
 from ..network import Program
-from .base import Gradients, Rows, Scaling, Values
+from .base import Gradients, Rows, Scaling, Values, pairs
 
 _ALL = ffi.new("ppn_share *", [0, 1])[0]
 
@@ -25,12 +25,18 @@ Call = Callable[[], int]  # a C function with its arguments; answers flags
 
 
 @dataclass(frozen=True, eq=False)
-class _Kept:
-    """A forward whose tapes are still there."""
+class _Dealt:
+    """Microbatches as the kernels see them: each lane's own batch, and the number of its first microbatch.
+
+    Lives as long as what its batches point to; ``tapes`` are those of a forward that a backward may follow.
+    """
 
     points: Rows
     directions: Rows | None
-    tapes: Bytes
+    rows: Rows | None
+    tapes: Bytes | None
+    streams: int
+    shares: list[tuple[_Lane, Any, int]]
 
 
 class LocalDevice:
@@ -54,13 +60,13 @@ class LocalDevice:
         sizes = self._plan.sizes
         self._weights = _Region(sizes.weights)
         self._lanes = [_Lane(sizes) for _ in range(self._threads)]
-        self._kept: list[_Kept] = []
+        self._kept: list[_Dealt] = []
         self._spare: list[Bytes] = []
 
     def load(self, weights: Rows) -> None:
         blocks = self._plan.sizes.parameter_blocks
         _check_rows(weights, (blocks,), "weights")
-        self._spare += [kept.tapes for kept in self._kept]
+        self._spare += [kept.tapes for kept in self._kept if kept.tapes is not None]
         self._kept.clear()
         self._flags |= self._plan.kernels.load(
             self._plan.net,
@@ -72,20 +78,20 @@ class LocalDevice:
         )
 
     def forward(self, points: Rows, directions: Rows | None, keep: bool = False) -> Values:
-        count, streams = len(points.exponents), self._streams(points, directions)
-        blocks = self._plan.sizes.out_blocks
-        out = Values(np.empty((count, streams, blocks, LANES), np.int32), np.empty((count, streams, blocks), np.int16))
+        return self._forward(self._deal(points, directions, keep))
+
+    def _forward(self, dealt: _Dealt) -> Values:
+        shape = len(dealt.points.exponents), dealt.streams, self._plan.sizes.out_blocks
+        out = Values(np.empty((*shape, LANES), np.int32), np.empty(shape, np.int16))
         mantissas, exponents = pointer("int32_t *", out.mantissas), pointer("int16_t *", out.exponents)
-        rows = self._direction_rows(directions)
-        tapes = self._tapes(count) if keep else None
         run, net, weights = self._plan.kernels.forward, self._plan.net, self._weights.c
         calls: list[Call] = []
-        for lane, start in self._deal(points, rows, streams, tapes):
-            at = start * streams * blocks
-            calls.append(partial(run, net, weights, lane.scratch.c, lane.batch, mantissas + at * LANES, exponents + at))
+        for lane, batch, start in dealt.shares:
+            at = start * shape[1] * shape[2]
+            calls.append(partial(run, net, weights, lane.scratch.c, batch, mantissas + at * LANES, exponents + at))
         self._flags |= self._crew.run(calls)
-        if tapes is not None:
-            self._kept.append(_Kept(points, directions, tapes))
+        if dealt.tapes is not None:
+            self._kept.append(dealt)
         return out
 
     def begin(self, scaling: Scaling, seed: int, step: int) -> None:
@@ -96,17 +102,15 @@ class LocalDevice:
             self._plan.kernels.begin(self._plan.net, lane.sums.c, exponents, scaling.limit)
 
     def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
-        streams = self._streams(points, directions)
-        blocks = self._plan.sizes.out_blocks
-        _check_rows(cotangents, (len(points.exponents), streams, blocks), "cotangents")
+        dealt = self._kept_forward(points, directions)
+        count, blocks = len(points.exponents), self._plan.sizes.out_blocks
+        _check_rows(cotangents, (count, dealt.streams, blocks), "cotangents")
         mantissas, exponents = pointer("int16_t *", cotangents.mantissas), pointer("int8_t *", cotangents.exponents)
-        tapes = self._tapes_of(points, directions)
-        rows = self._direction_rows(directions)
         run, net, weights = self._plan.kernels.backward, self._plan.net, self._weights.c
         calls: list[Call] = []
-        for lane, start in self._deal(points, rows, streams, tapes):
-            at, counter = start * streams * blocks, (self._seed, self._step, first + start)
-            given = lane.batch, mantissas + at * LANES, exponents + at, counter
+        for lane, batch, start in dealt.shares:
+            at, counter = start * dealt.streams * blocks, (self._seed, self._step, first + start)
+            given = batch, mantissas + at * LANES, exponents + at, counter
             calls.append(partial(run, net, weights, lane.sums.c, lane.scratch.c, *given))
         self._flags |= self._crew.run(calls)
 
@@ -157,20 +161,21 @@ class LocalDevice:
         """The rows that ppn_batch wants: for difference d_1, -d_1, d_2, ..., else the directions themselves."""
         if directions is None or self._program.mode != "difference":
             return directions
-        pairs = np.stack([directions.mantissas, -directions.mantissas], axis=1)
-        mantissas = np.ascontiguousarray(pairs.reshape(-1, *directions.mantissas.shape[1:]))
-        return Rows(mantissas, np.repeat(directions.exponents, 2, axis=0))
+        return pairs(directions)
 
-    def _deal(self, points: Rows, rows: Rows | None, streams: int, tapes: Bytes | None) -> Iterator[tuple[_Lane, int]]:
-        """Each thread's lane, its batch filled with its microbatches, and the first of them."""
+    def _deal(self, points: Rows, directions: Rows | None, keep: bool) -> _Dealt:
+        """Each thread's share of the microbatches, and room for their tapes if they are to be kept."""
+        streams, rows = self._streams(points, directions), self._direction_rows(directions)
         count, per = points.exponents.shape[0], points.exponents[:1].size
+        tapes = self._tapes(count) if keep else None
         mantissas, exponents = pointer("int16_t *", points.mantissas), pointer("int8_t *", points.exponents)
         given = ffi.NULL if tapes is None else pointer("uint8_t *", tapes)
+        shares = []
         for k, lane in enumerate(self._lanes):
             start, stop = count * k // self._threads, count * (k + 1) // self._threads
             if start == stop:
                 continue
-            batch = lane.batch
+            batch = ffi.new("ppn_batch *")
             batch.count, batch.directions = stop - start, (streams - 1) // 2
             batch.bits_inputs = self._program.precision.inputs
             batch.points, batch.point_exps = mantissas + start * per * LANES, exponents + start * per
@@ -178,7 +183,8 @@ class LocalDevice:
                 batch.rows, batch.row_exps = pointer("int16_t *", rows.mantissas), pointer("int8_t *", rows.exponents)
             batch.tape_step = 0 if tapes is None else self._plan.sizes.tape
             batch.tape = lane.tape.c if tapes is None else given + start * batch.tape_step
-            yield lane, start
+            shares.append((lane, batch, start))
+        return _Dealt(points, directions, rows, tapes, streams, shares)
 
     def _tapes(self, count: int) -> Bytes:
         """Room for ``count`` tapes, from an earlier step where there is some."""
@@ -189,13 +195,13 @@ class LocalDevice:
                 return spare
         return np.empty(size, np.uint8)
 
-    def _tapes_of(self, points: Rows, directions: Rows | None) -> Bytes:
-        """The tapes of a forward at these very points, run again if they are gone."""
+    def _kept_forward(self, points: Rows, directions: Rows | None) -> _Dealt:
+        """The forward at these very points, run again if its tapes are gone."""
         for kept in self._kept:
             if kept.points is points and kept.directions is directions:
-                return kept.tapes
-        self.forward(points, directions, keep=True)
-        return self._kept[-1].tapes
+                return kept
+        self._forward(dealt := self._deal(points, directions, keep=True))
+        return dealt
 
 
 def _check(array: NDArray[Any], dtype: type, shape: tuple[int, ...], what: str) -> None:
@@ -223,7 +229,6 @@ class _Lane:
 
     def __init__(self, sizes: Any) -> None:
         self.scratch, self.sums, self.tape = (_Region(n) for n in (sizes.scratch, sizes.gradients, sizes.tape))
-        self.batch = ffi.new("ppn_batch *")
 
 
 class _Crew:

@@ -74,13 +74,6 @@ class Parameters:
         return Rows(mantissas, np.frombuffer(packed[-self.blocks :], np.int8).copy())
 
 
-def pairs(directions: Rows) -> Rows:
-    """Rows d_1, -d_1, d_2, -d_2, ... that difference mode runs."""
-    both = np.stack([directions.mantissas, -directions.mantissas], axis=1)
-    mantissas = np.ascontiguousarray(both.reshape(-1, *directions.mantissas.shape[1:]))
-    return Rows(mantissas, np.repeat(directions.exponents, 2, axis=0))
-
-
 def _inside(tensor: Tensor) -> NDArray[np.bool_]:
     """Which of the lanes (blocks, 16) belong to the matrix, and not to its padding."""
     high, wide = blocks_of(tensor.rows), blocks_of(tensor.cols)

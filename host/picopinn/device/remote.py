@@ -16,8 +16,8 @@ from ..errors import DeviceGoneError, PicopinnError, UsageError
 from ..link.session import LinkLostError, RestartedError, Session
 from ..network import Program
 from ..smx import BLOCK, blocks_of
-from .base import Gradients, Rows, Scaling, Values
-from .packing import Bytes, Parameters, pack_directions, pack_rows, pairs, program_bytes, unpack_values
+from .base import Gradients, Rows, Scaling, Values, pairs
+from .packing import Bytes, Parameters, pack_directions, pack_rows, program_bytes, unpack_values
 
 RETURN = 60.0  # seconds that a device which went away has to come back
 Answer = TypeVar("Answer")

@@ -13,6 +13,7 @@ from ..errors import UsageError
 Floats = NDArray[np.float64]
 
 _STEP = 1e-20  # of the complex step: its square is lost against any residual worth training
+_TOGETHER = 1 << 15  # numbers of u that are moved at once
 _CHECK_STEP = 1e-4  # of the finite step it is compared with
 _GRID = 101  # test points a side in two dimensions
 _TEST_POINTS, _TEST_SEED = 2000, 20251209
@@ -28,7 +29,8 @@ class Field:
 
 
 class Problem:
-    """A PDE with Dirichlet data, here on the unit box [0, 1]^D. Subclass it; every method below may be replaced::
+    """A PDE with Dirichlet data, here on the unit box [0, 1]^D. Subclass it; every method below may be replaced.
+    Points are drawn some steps ahead, each time as a new array, from ``rng`` alone::
 
         class Helmholtz(Problem):
             dimensions = 2
@@ -102,21 +104,32 @@ def relative_l2(u: Floats, reference: Floats) -> float:
 def linearize(problem: Problem, x: Floats, u: Field) -> tuple[Floats, Field]:
     """Residual (n,) at points x (n, D) and its partial derivatives by u, grad u and lap u, exact to rounding.
 
-    One complex step (Squire and Trapp, SIAM Review 1998) a component: D + 2 evaluations of the residual.
+    One complex step (Squire and Trapp, SIAM Review 1998) a component, D + 2 of them: the residual is evaluated at
+    so many copies of the points, together while they are few.
 
     Raises:
         UsageError: the residual has the wrong shape, or is not finite where u is.
     """
-    work = Field(u.value.astype(complex), u.gradient.astype(complex), u.laplacian.astype(complex))
-    columns = [work.value, *work.gradient.T, work.laplacian]
-    partials = np.empty((len(columns), len(x)))
-    result: NDArray[Any] = np.empty(0)
-    for column, partial in zip(columns, partials, strict=True):
-        column += 1j * _STEP
-        result = _checked(problem, x, u, problem.residual(x, work))
-        partial[:] = result.imag / _STEP
-        column -= 1j * _STEP
-    return np.array(result.real), Field(partials[0], partials[1:-1].T, partials[-1])
+    count = 2 + x.shape[1]
+    partials = np.empty((count, len(x)))
+    together = max(1, _TOGETHER // partials.size)
+    for first in range(0, count, together):
+        some = range(first, min(first + together, count))
+        result = _stepped(problem, x, u, some)
+        partials[some.start : some.stop] = result.imag / _STEP
+    return np.array(result[0].real), Field(partials[0], partials[1:-1].T, partials[-1])
+
+
+def _stepped(problem: Problem, x: Floats, u: Field, components: range) -> NDArray[Any]:
+    """The residual (m, n) after an imaginary step of each of m components of u."""
+    moved = np.empty((2 + x.shape[1], len(components), len(x)), complex)
+    moved[0], moved[1:-1], moved[-1] = u.value, u.gradient.T[:, None], u.laplacian
+    for copy, component in enumerate(components):
+        moved[component, copy].imag = _STEP
+    flat = moved.reshape(len(moved), -1)
+    copies = np.concatenate([x] * len(components))
+    result = problem.residual(copies, Field(flat[0], flat[1:-1].T, flat[-1]))
+    return _checked(problem, copies, u, result).reshape(-1, len(x))
 
 
 def _checked(problem: Problem, x: Floats, u: Field, residual: Any) -> NDArray[Any]:
