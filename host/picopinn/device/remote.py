@@ -13,6 +13,7 @@ import numpy as np
 from ppn import messages
 
 from ..errors import DeviceGoneError, PicopinnError, UsageError
+from ..link.ports import PortError
 from ..link.session import LinkLostError, RestartedError, Session
 from ..network import Program
 from ..smx import BLOCK, blocks_of
@@ -22,6 +23,7 @@ from .packing import Bytes, Parameters, pack_directions, pack_rows, program_byte
 RETURN = 60.0  # seconds that a device which went away has to come back
 Answer = TypeVar("Answer")
 _LOST = (LinkLostError, RestartedError)
+_TRIES = 20  # of one request
 _PAUSE = 0.2  # seconds between two tries to find it again
 
 
@@ -139,12 +141,14 @@ class RemoteDevice:
             self._recover(error)
 
     def _ask(self, ask: Callable[[], Answer]) -> Answer:
-        """Ask until there is an answer."""
-        while True:
+        """Ask until there is an answer; DeviceGoneError if the device fails at it time and again."""
+        for _ in range(_TRIES):
             try:
                 return ask()
             except _LOST as error:
+                lost = error
                 self._recover(error)
+        raise DeviceGoneError(f"{lost}, {_TRIES} times at the same request: report this, or use --device local")
 
     def _recover(self, error: PicopinnError) -> None:
         """Wait for the device to come back and tell it everything that it was told.
@@ -158,7 +162,7 @@ class RemoteDevice:
                 self.session.connect()
                 self._send_everything()
                 return
-            except _LOST as again:
+            except (*_LOST, PortError) as again:  # a port that has just come back may not be ours yet
                 error = again
             if time.monotonic() >= deadline:
                 raise DeviceGoneError(f"{error}; it did not come back in {self._patience:.0f} s") from error

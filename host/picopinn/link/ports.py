@@ -17,6 +17,10 @@ _READ_TIMEOUT = 0.02  # seconds that a read of a port waits
 _WRITE_TIMEOUT = PATIENCE  # of a device that does not take its bytes any more, yet is there
 
 
+class PortError(UsageError):
+    """A port that is there, but not to be had."""
+
+
 def ports_with(usb: Iterable[str]) -> list[Any]:
     """The ports (pyserial's ``ListPortInfo``) with one of these ``vendor:product`` ids, by name."""
     known = set(usb)
@@ -28,7 +32,7 @@ def open_port(url: str) -> Port:
     """A port by name, for us alone, or anything else that pyserial opens.
 
     Raises:
-        UsageError: it is there, but not to be had.
+        PortError: it is there, but not to be had.
         OSError: it is not there.
     """
     exclusive = None if "://" in url else True
@@ -40,9 +44,9 @@ def open_port(url: str) -> Port:
         text = str(error)
         denied = error.errno == errno.EACCES or "denied" in text
         if error.errno == errno.EBUSY or "lock" in text or (denied and os.name == "nt"):  # Windows' word for busy
-            raise UsageError(f"{url} is in use: close the program that has it open") from error
+            raise PortError(f"{url} is in use: close the program that has it open") from error
         if denied:
             advice = "join its group (on Debian `sudo adduser $USER dialout`) and log in anew"
-            raise UsageError(f"{url} is not yours to open: {advice}") from error
+            raise PortError(f"{url} is not yours to open: {advice}") from error
         raise
     return port

@@ -255,7 +255,7 @@ class Session:
         for sent in list(flight)[start:]:
             if sent.reply is None:
                 self.statistics.repeated += 1
-                self._write(sent.frame)
+                self._write(b"\0" + sent.frame)  # ends one that arrived without its end
 
     # ---- bytes
 
