@@ -18,10 +18,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ppn import frames
 
-from picopinn.boards import firmware_folder
-
 Need = Callable[[str, str], list[str]]
-NATMOD = firmware_folder() / "natmod"
+FIRMWARE = Path(__file__).parents[1] / "firmware"
+NATMOD = FIRMWARE / "natmod"
 EXPORTED = '#include "frame.c"\nint32_t opened(uint8_t *frame, uint32_t n);\n' + (
     "int32_t opened(uint8_t *frame, uint32_t n) { return unstuff(frame, n); }\n"  # static there
 )
@@ -229,7 +228,7 @@ def test_micropython_seals_the_same_frames(micropython: Path, tmp_path: Path) ->
     said = subprocess.run(
         [micropython, "-c", UNDER_MICROPYTHON],
         cwd=tmp_path,
-        env={**os.environ, "MICROPYPATH": str(firmware_folder())},
+        env={**os.environ, "MICROPYPATH": str(FIRMWARE)},
         capture_output=True,
         text=True,
         check=True,

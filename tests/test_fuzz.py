@@ -16,12 +16,11 @@ import pytest
 from cases import any_spec
 from ppn import messages
 
-from picopinn.boards import firmware_folder
 from picopinn.device.packing import program_bytes
 
 Need = Callable[[str, str], list[str]]
 KERNELS = Path(__file__).parents[1] / "kernels_c"
-NATMOD = firmware_folder() / "natmod"
+NATMOD = Path(__file__).parents[1] / "firmware/natmod"
 SOURCES = [
     Path(__file__).parent / "c" / "fuzz_device.c",
     *(NATMOD / f"{name}.c" for name in ("frame", "session", "device", "solver")),
