@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import dataclass
 
 from mpremote.transport_serial import SerialTransport
@@ -23,6 +24,8 @@ from ppn import frames, messages
 from picopinn import Network, Precision, boards
 from picopinn.device.addresses import emulated_board, open_session
 from picopinn.device.remote import Counters, RemoteDevice
+from picopinn.link.ports import open_port
+from picopinn.link.session import Session
 from picopinn.settings import Settings
 
 BOARD = boards.load("rp2040")
@@ -87,21 +90,22 @@ def counted(cores: int) -> Counters:
 def per_byte() -> PerByte:
     """Measured by a script on the board, in place of its service."""
     board = emulated_board(BOARD.name)
-    link = SerialTransport(board.port, timeout=20)
-    link.serial.write(b"\r\x03")  # ends the service
-    link.read_until(1, b">>> ", timeout=20)
-    link.enter_raw_repl(soft_reset=False)
     sizes = [SHORT, LONG] * 3
-    link.exec_raw_no_follow(MEASURE.format(count=len(sizes)))
-    link.serial.write(frames.seal(messages.INFO, 0, b""))
-    link.read_until(1, b"\0", timeout=20)
     told: dict[int, list[list[int]]] = {SHORT: [], LONG: []}
-    for number, size in enumerate(sizes, 1):
-        link.serial.write(frames.seal(messages.ECHO, number, bytes(range(1, size + 1))))
-        line = link.read_until(1, b"\r\n", timeout=20).rpartition(b"told ")[2]
-        length, *times = map(int, line.split())
-        told[length].append(times)
-    link.close()
+    session = Session(lambda: open_port(board.port), BOARD.title)
+    session.connect()
+    session.call(messages.LEAVE)
+    session.close()
+    with closing(SerialTransport(board.port, timeout=20)) as link:
+        link.enter_raw_repl(soft_reset=False)
+        link.exec_raw_no_follow(MEASURE.format(count=len(sizes)))
+        link.serial.write(frames.seal(messages.INFO, 0, b""))
+        link.read_until(1, b"\0", timeout=20)
+        for number, size in enumerate(sizes, 1):
+            link.serial.write(frames.seal(messages.ECHO, number, bytes(range(1, size + 1))))
+            line = link.read_until(1, b"\r\n", timeout=20).rpartition(b"told ")[2]
+            length, *times = map(int, line.split())
+            told[length].append(times)
     board.close()
     clock = BOARD.clock_hz / 1e6
     short, long = ([min(column) * clock for column in zip(*told[size], strict=True)] for size in (SHORT, LONG))

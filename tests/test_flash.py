@@ -195,7 +195,7 @@ def test_only_files_that_differ_are_sent(bare: EmulatedBoard) -> None:
     _wait(bare.port)
     assert flash.push(BOARD, fewer, bare.port, _quiet) == ["ppn/one.mpy"]
     _wait(bare.port)
-    with flash._prompt(bare.port) as prompt:
+    with flash.prompt_at(bare.port) as prompt:
         assert (
             prompt.exec("import os; print(sorted(os.listdir()), os.listdir('ppn'))")
             == b"['main.py', 'ppn'] ['one.mpy']\r\n"

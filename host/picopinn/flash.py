@@ -155,7 +155,7 @@ def push(board: Board, files: image.Files, port: str, report: Report) -> list[st
         UsageError: the port is busy or not there, or another board is at it.
         PicopinnError: the connection broke.
     """
-    with _prompt(port) as prompt:
+    with prompt_at(port) as prompt:
         _check_machine(board, port, prompt)
         prompt.exec(_SURVEY + _REPLACE)
         listing = prompt.exec("survey('')").decode().split("\r\n")
@@ -182,7 +182,7 @@ def push(board: Board, files: image.Files, port: str, report: Report) -> list[st
 
 
 @contextlib.contextmanager
-def _prompt(port: str) -> Iterator[Any]:
+def prompt_at(port: str) -> Iterator[Any]:
     """MicroPython's raw prompt at a port, whatever ran there before."""
     _check_port(port)
     transport = image.require("mpremote.transport_serial")
