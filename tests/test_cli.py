@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from picopinn import __version__, cli, train
+from picopinn.device import survey
 from picopinn.runs import Row
 from picopinn.settings import Settings
 
@@ -211,3 +212,10 @@ def test_a_terminal_gets_a_live_table() -> None:
         assert heading in text
     assert "1.25e-01" in text
     assert "2.50e-01" in text
+
+
+def test_devices_names_each_by_its_address(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    found = survey.Found("emulated:rp2040", "a board", "pip install 'picopinn[emulator]'")
+    monkeypatch.setattr(survey, "survey", lambda: [found])
+    assert cli.main(["devices"]) == 0
+    assert "emulated:rp2040  a board  pip install 'picopinn[emulator]'" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from pinta_model import PintaError
@@ -156,7 +157,7 @@ def _devices() -> None:
     for heading in ("address", "device", "note"):
         table.add_column(heading)
     for found in survey():
-        table.add_row(found.address, found.title, found.note)
+        table.add_row(*map(escape, (found.address, found.title, found.note)))
     _show(table)
 
 
