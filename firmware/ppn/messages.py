@@ -32,8 +32,7 @@ REGIONS = (
     "tape",
 )  # native.device_open() has them
 PLANNED_HEAD = "<8IIIHH"  # reply to CONFIGURE: bytes of REGIONS, bytes used and left, tapes, cores
-COUNTED = ("kernel_us", "busy_us", "frames", "damaged", "bytes_in", "bytes_out")
-COUNTED_HEAD = "<6I"  # reply to COUNTERS; they wrap at 2^32
+COUNTED_HEAD = "<6I"  # reply to COUNTERS: microseconds in kernels and busy, frames, damaged ones, bytes in and out
 
 PAYLOAD = 2048  # bytes of the longest payload, either way
 MICROBATCHES = 64  # of one request, at most

@@ -197,20 +197,20 @@ def backward_work(program: Program, directions: int) -> Counter[str]:
 
 
 def load_work(program: Program, number: int) -> Counter[str]:
-    """A stage's parameters, loaded and contracted."""
-    stage = program.stages[number]
-    work = Counter({"stage": 1, "block": _parameter_blocks(program, number), "matrix": stage.matrix_blocks})
-    if stage.chain is not None:
-        work.update(_contraction(program.chains[stage.chain], 1))
-    return work
+    """A stage's parameters, loaded and contracted: a product a core."""
+    return _parameter_work(program, number, 1)
 
 
 def gradients_work(program: Program, number: int) -> Counter[str]:
-    """A stage's sums, cleared, contracted back and packed."""
+    """A stage's sums, cleared, contracted back, two products a core, and packed."""
+    return _parameter_work(program, number, 2)
+
+
+def _parameter_work(program: Program, number: int, products: int) -> Counter[str]:
     stage = program.stages[number]
     work = Counter({"stage": 1, "block": _parameter_blocks(program, number), "matrix": stage.matrix_blocks})
     if stage.chain is not None:
-        work.update(_contraction(program.chains[stage.chain], 2))
+        work.update(_contraction(program.chains[stage.chain], products))
     return work
 
 
