@@ -36,8 +36,9 @@ STEPS = 4
 LONG, SHORT = 200, 8  # payloads whose difference tells the cost of a byte; both fit the 256 bytes that TinyUSB holds
 
 # Serves frames by hand. A frame lies with TinyUSB, whole, before it is taken, and so does an answer until it is sent.
+# A frame may hold Ctrl-C, which must not interrupt when it comes before the first read.
 MEASURE = """
-import io, ppn_usb
+import io, micropython, ppn_usb
 from time import ticks_ms, ticks_diff, ticks_us
 from ppn import native
 session = bytearray(native.session_bytes(2048))
@@ -48,6 +49,8 @@ def reply(writer, length):
     start = ticks_us()
     native.reply(session, writer, 0x8C, length)
     return ticks_diff(ticks_us(), start)
+micropython.kbd_intr(-1)
+print('ready')
 serve()
 reply(ppn_usb.stream, 0)
 for _ in range({count}):
@@ -59,6 +62,7 @@ for _ in range({count}):
     sealed = reply(io.BytesIO(bytearray(300)), length)
     print('told', length, taken, sealed, reply(ppn_usb.stream, length))
 ppn_usb.restore()
+micropython.kbd_intr(3)
 """
 
 
@@ -99,6 +103,7 @@ def per_byte() -> PerByte:
     with closing(SerialTransport(board.port, timeout=20)) as link:
         link.enter_raw_repl(soft_reset=False)
         link.exec_raw_no_follow(MEASURE.format(count=len(sizes)))
+        link.read_until(1, b"ready\r\n", timeout=20)
         link.serial.write(frames.seal(messages.INFO, 0, b""))
         link.read_until(1, b"\0", timeout=20)
         for number, size in enumerate(sizes, 1):
