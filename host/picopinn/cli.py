@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +23,7 @@ from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization, Squared
-from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision, Program
+from .network import DEFAULT_PRECISION, Activation, Contraction, Precision, Program
 from .problems import get, names
 from .runs import Run
 from .settings import FLOAT, Settings, parse_tt
@@ -323,28 +323,22 @@ def _flags(parameters: set[str]) -> str:
 
 def _settings(ctx: typer.Context) -> Settings:
     """The settings that the options spell, with every default filled in."""
-    values = {field.name: ctx.params[field.name] for field in fields(Settings) if field.name in ctx.params}
-    given = _given(ctx)
-    if values["problem"] is None:
+    given, options = _given(ctx), ctx.params
+    if options["problem"] is None:
         raise UsageError(f"name a problem to train: picopinn train {names()[0]}, or picopinn problems for a list")
-    if ctx.params["dense"] and (unused := given & {"tt", "rank", "contraction"}):
+    if options["dense"] and (unused := given & {"tt", "rank", "contraction"}):
         raise UsageError(f"{_flags(unused)} is for tensor trains, and --dense has none: leave out one or the other")
-    problem = get(values["problem"])
-    values["tt"] = parse_tt(values["tt"]) if values["tt"] else Network.tt
-    values |= {key: value for key, value in problem.defaults.items() if key not in given}
-    if ctx.params["dense"]:
+    if options["estimator"] == "jet" and (unused := given & {"sigma", "quantization"}):
+        raise UsageError(
+            f"the jet estimator takes no finite steps: leave out {_flags(unused)}, or add --estimator orthogonal"
+        )
+    values = {field.name: options[field.name] for field in fields(Settings) if field.name in given}
+    if options["dense"]:
         values["tt"] = None
-    if values["estimator"] == "jet":
-        if unused := given & {"sigma", "quantization"}:
-            raise UsageError(
-                f"the jet estimator takes no finite steps: leave out {_flags(unused)}, or add --estimator orthogonal"
-            )
-        values |= {"sigma": None, "quantization": None}
-    if values["estimator"] in ("gaussian", "smolyak") and "directions" not in given:
-        values["directions"] = None  # the problem's are for orthogonal ones
-    values["options"] = problem(**dict(map(_option_given, values["options"] or ()))).chosen_options()
-    settings = Settings(**values)
-    return replace(settings, directions=settings.stein().chosen(problem.dimensions, problem.time))
+    elif "tt" in values:
+        values["tt"] = parse_tt(values["tt"])
+    values["options"] = dict(map(_option_given, options["options"] or ()))
+    return Settings.of(**{"problem": options["problem"]} | values)
 
 
 def _option_given(text: str) -> tuple[str, float]:

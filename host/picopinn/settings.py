@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -53,6 +54,25 @@ class Settings:
     seed: int = 0
     batch: int = 100
     learning_rate: float = DEFAULT_LEARNING_RATE
+
+    @classmethod
+    def of(cls, problem: str, **given: Any) -> Settings:
+        """The settings of ``picopinn train PROBLEM`` with what is given; the problem's own defaults fill the rest.
+
+        Raises:
+            UsageError: no such problem or option of it, or directions that cannot work.
+        """
+        kind = get(problem)
+        values = {**kind.defaults, **given}
+        values["options"] = kind(**values.get("options", {})).chosen_options()
+        if values.get("estimator", Estimator.kind) == "jet":
+            values |= {"sigma": None, "quantization": None}
+        else:
+            values = {"sigma": Estimator.sigma, "quantization": Estimator.quantization} | values
+        if values.get("estimator") in ("gaussian", "smolyak"):
+            values["directions"] = given.get("directions")  # the problem's are for orthogonal ones
+        settings = cls(problem, **values)
+        return replace(settings, directions=settings.stein().chosen(kind.dimensions, kind.time))
 
     def to_toml(self) -> str:
         """The settings as TOML, one key a line; those that are None are left out."""
@@ -138,6 +158,20 @@ class Settings:
     def microbatches(self) -> tuple[int, int]:
         """Of a step, four points each: inside, and at all soft conditions."""
         return blocks_of(self.batch), blocks_of(self.batch * len(self.pde().conditions()))
+
+
+def options_of(given: Mapping[str, Any]) -> list[str]:
+    """The options of the command line that give these settings to :meth:`Settings.of`."""
+    words: list[str] = []
+    for name, value in given.items():
+        if name == "options":
+            words += [word for key, number in value.items() for word in ("--set", f"{key}={number:g}")]
+        elif name == "tt" and value is None:
+            words.append("--dense")
+        else:
+            text = "x".join(map(str, value)) if name == "tt" else str(value)
+            words += ["--" + name.replace("_", "-"), text]
+    return words
 
 
 def parse_tt(text: str) -> tuple[int, ...]:
