@@ -1,4 +1,4 @@
-"""Points of the domains that problems share, and the hard constraint of a ball."""
+"""Points of the domains that problems share, and hard constraints of theirs."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def zero_on_sphere(x: Floats) -> Constraint:
     """u = (1 - |x|^2) N."""
     zero = np.zeros(len(x))
     factor = Field(1 - (x**2).sum(axis=1), -2 * x, np.full(len(x), -2.0 * x.shape[1]))
+    return Constraint(Field(zero, np.zeros(x.shape), zero), factor)
+
+
+def zero_on_square(x: Floats, low: float) -> Constraint:
+    """u = (4 / w^2)^2 (x1 - low) (1 - x1) (x2 - low) (1 - x2) N, w = 1 - low, on [low, 1]^2."""
+    steepness = 4 / (1 - low) ** 2
+    bump, slope, zero = steepness * (x - low) * (1 - x), steepness * (1 + low - 2 * x), np.zeros(len(x))
+    factor = Field(bump.prod(axis=1), slope * bump[:, ::-1], -2 * steepness * bump.sum(axis=1))
     return Constraint(Field(zero, np.zeros(x.shape), zero), factor)
 
 

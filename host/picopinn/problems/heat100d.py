@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,11 @@ class Heat100D(Problem):
     time = True
     description = "u_t = lap u in the 100-D unit ball, conditions soft"
     boundary_weight = 1000.0
+    defaults: ClassVar = {
+        "batch": 50,
+        "steps": 1000,
+        "directions": 16,
+    }
 
     def interior(self, rng: np.random.Generator, n: int) -> Floats:
         return _at_times(rng, ball(rng, n, 100))

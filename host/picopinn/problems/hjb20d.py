@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,15 @@ class HJB20D(Problem):
     dimensions = 21
     time = True
     description = "u_t + lap u - 0.05 |grad u|^2 = -2 in 20-D, terminal condition hard"
+    defaults: ClassVar = {
+        "hidden": 512,
+        "layers": 2,
+        "tt": (8, 8, 8),
+        "rank": 2,
+        "activation": "sine",
+        "learning_rate": 0.001,
+        "steps": 10000,
+    }
 
     def residual(self, x: Floats, u: Field) -> NDArray[Any]:
         residual: NDArray[Any] = u.time + u.laplacian - 0.05 * u.gradient_squared + 2

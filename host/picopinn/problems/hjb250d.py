@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,15 @@ from .base import Problem
 from .field import Constraint, Field, Floats
 
 _NODES = 16
+_TEST_POINTS, _TEST_SEED = 2000, 250
 
 
 class HJB250D(Problem):
-    """u_t + lap u - |grad u|^2 = 0 on R^250 x [0, 1] with u(x, 1) = log((1 + |x|^2) / 2); points in the unit box.
+    """u_t + lap u - |grad u|^2 = 0 on R^250 x [0, 1] with u(x, 1) = log((1 + |x|^2) / 2).
+
+    The error is measured in the unit box. What u is there follows from the end values that the process
+    dX = sqrt(2) dW reaches, far outside: training points are drawn along its paths from the box, else the problem has
+    many solutions.
 
     From Wang et al., "Is L2 Physics-Informed Loss Always Suitable" (NeurIPS 2022), and He et al. (AISTATS 2023). The
     terminal condition holds by construction: u = log((1 + |x|^2) / 2) + (1 - t) N. The Cole-Hopf solution is
@@ -26,6 +31,20 @@ class HJB250D(Problem):
     dimensions = 251
     time = True
     description = "u_t + lap u - |grad u|^2 = 0 in 250-D, terminal condition hard"
+    defaults: ClassVar = {
+        "directions": 16,
+        "learning_rate": 0.001,
+        "steps": 3000,
+    }
+
+    def interior(self, rng: np.random.Generator, n: int) -> Floats:
+        x = super().interior(rng, n)
+        since = x[:, -1:] * rng.random((n, 1))  # time that the path took from the box
+        x[:, self.space] += np.sqrt(2 * since) * rng.normal(size=(n, self.dimensions - 1))
+        return x
+
+    def test_points(self) -> Floats:
+        return super().interior(np.random.default_rng(_TEST_SEED), _TEST_POINTS)
 
     def residual(self, x: Floats, u: Field) -> NDArray[Any]:
         residual: NDArray[Any] = u.time + u.laplacian - u.gradient_squared

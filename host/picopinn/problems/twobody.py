@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,14 @@ class TwoBody(Problem):
     """
 
     dimensions = 100
+    defaults: ClassVar = {
+        "hidden": 128,
+        "layers": 4,
+        "tt": (8, 16),
+        "directions": 16,
+        "learning_rate": 0.001,
+        "steps": 10000,
+    }
 
     def interior(self, rng: np.random.Generator, n: int) -> Floats:
         return ball(rng, n, self.dimensions)
