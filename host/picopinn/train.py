@@ -115,6 +115,7 @@ def finish(run: Run, solver: Solver) -> dict[str, Any]:
         "steps": solver.steps,
         "seed": solver.seed,
         "relative_l2": rows[-1].relative_l2,
+        "unknowns": solver.unknowns,
         "trivial_floor": solver.problem.trivial_floor(),
         "seconds": round(run.checkpoint.seconds, 3),
         "weights_sha256": solver.weights_sha256(),
