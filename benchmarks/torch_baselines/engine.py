@@ -22,14 +22,14 @@ class TorchEngine:
     def __init__(self, model: Model, trains: bool = True) -> None:
         self.model = model
         self._trains = trains
-        self._stages: list[Stage] = []
+        self.stages: list[Stage] = []
         self._kept: list[tuple[Floats, Floats | None, Tensor]] = []  # this step's forwards
 
     def load(self, master: Floats) -> None:
         self.model.load(master)
         self._kept.clear()
         with torch.set_grad_enabled(self._trains):
-            self._stages = self.model.stages()
+            self.stages = self.model.stages()
 
     def snap(self, points: Floats) -> Floats:
         return self.model.snap(self._tensor(points)).double().numpy()
@@ -40,7 +40,7 @@ class TorchEngine:
     def forward(self, points: Floats, directions: Floats | None) -> Floats:
         with torch.set_grad_enabled(self._trains):
             along = None if directions is None else self._tensor(directions)
-            streams = self.model.streams(self._stages, self._tensor(points), along)
+            streams = self.model.streams(self.stages, self._tensor(points), along)
         if self._trains:
             self._kept.append((points, directions, streams))
         return streams.detach().double().numpy()

@@ -57,7 +57,6 @@ class Quantized(Model):
     def __init__(self, network: Network, precision: Precision, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(network, dtype, precision)
         self.precision = precision
-        self.tape: list[Tensor] = []  # every stage's input of the last forward
 
     def matrix(self, index: int, cores: Sequence[Tensor]) -> Tensor:
         chain = self.program.stages[index].chain
@@ -79,17 +78,17 @@ class Quantized(Model):
 
     def streams(self, stages: Sequence[Stage], x: Tensor, directions: Tensor | None) -> Tensor:
         z = inputs(self.snap(x), None if directions is None else self.snap_directions(directions))
-        self.tape = []
         for stage in stages:
-            self.tape.append(z)
-            z = z @ stage.matrix
-            if stage.bias is not None:
-                z = torch.cat([z[:1] + stage.bias, z[1:]])
             last = stage is stages[-1]
-            z = _QuantizeGradient.apply(z, self.precision.gradients, not last)
+            z = _QuantizeGradient.apply(self.product(stage, z), self.precision.gradients, not last)
             z = self._activated(z) if stage.activates else z
             z = z if last else _Quantize.apply(z, self.widths(len(z)))
         return z[:, : len(x), 0].T
+
+    def product(self, stage: Stage, z: Tensor) -> Tensor:
+        """Streams (S, n, inputs) to (S, n, outputs), and the bias to the first of them."""
+        z = z @ stage.matrix
+        return z if stage.bias is None else torch.cat([z[:1] + stage.bias, z[1:]])
 
     def _activated(self, z: Tensor) -> Tensor:
         h, p, q = curve(self.network.activation, z[:1])
