@@ -23,14 +23,16 @@ from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization, Squared
-from .network import DEFAULT_PRECISION, Activation, Contraction, Precision, Program
+from .network import DEFAULT_PRECISION, Activation, Contraction, Program
 from .problems import get, names
+from .reproduce import command as reproduce
 from .runs import Run
 from .settings import FLOAT, Settings, parse_tt
 from .solver import Solver
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 pinta.add_to(app)
+reproduce.add_to(app)
 
 
 def _option(text: str, panel: str, *, flag: str | None = None, show_default: bool | str = True) -> Any:
@@ -351,8 +353,7 @@ def _option_given(text: str) -> tuple[str, float]:
 
 def _program(settings: Settings) -> tuple[Program, int]:
     """What a device would be configured with, and for how many directions; floats as if they were integers."""
-    precision = Precision() if settings.precision == FLOAT else Precision.parse(settings.precision)
-    return settings.network().program(precision, settings.stein().mode), settings.streamed()
+    return settings.network().program(settings.widths(), settings.stein().mode), settings.streamed()
 
 
 def _resumable(ctx: typer.Context, path: Path) -> Run:
@@ -371,8 +372,8 @@ def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Mete
     if meter is not None:
         say(meter.memory())
     with train.reporting(console, solver.steps, solver.step_number, quiet, meter) as show:
-        train.train(run, solver, show)
-    result = train.finish(run, solver)
+        processor_ms = train.train(run, solver, show)
+    result = train.finish(run, solver, processor_ms)
     for warning in solver.engine.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     floors, seconds = _floors(result["trivial_floor"]), result["seconds"]

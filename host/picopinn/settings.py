@@ -122,6 +122,10 @@ class Settings:
         given: dict[str, Any] = {key: value for key, value in steps.items() if value is not None}
         return Estimator(self.estimator, directions=self.directions, squared=self.squared, **given)
 
+    def widths(self) -> Precision:
+        """Of the integers; for ``float32`` those that integers would have by default."""
+        return Precision() if self.precision == FLOAT else Precision.parse(self.precision)
+
     def streamed(self) -> int:
         """Directions that a device carries, that of time included."""
         problem = self.pde()
