@@ -2,19 +2,22 @@
 
 ``exact`` (``torch_baselines/exact.py``) follows docs/spec.md in floats, and must agree to the last bit; else this exits
 with 1. ``plain`` (``quantized.py``) is what a person writes. It rounds to the same blocks, but where a number lies near
-the middle of two neighbours it may take the other one; the table counts how many do, and by how many units of their
-block at most. Causes, in the order in which they come:
+the middle of two neighbours it may take the other one. The table counts how many do; how many would (``alone``) if the
+stage before were given what the C gives it; by how many units of their block they differ at most; and the difference by
+norm. Causes, in the order in which they come:
 
 * matrices: none so far, though the C's contraction of cores aligns its terms to the largest exponent, and ties go away
   from zero, not to even;
 * input 1: the C's tanh and sine are tables of 15 bits, read at a pre-activation of 16 bits;
-* later inputs: products align their terms, and what differs in one layer moves all sums of the next;
+* later inputs: the C's products align their terms; and what differs in one layer moves all sums of the next, which is
+  most of it;
 * cotangents: the C rounds them up or down by random numbers that are a hash of seed, step and place. Other numbers give
   other cotangents, of the same mean: most differ. Those of the last stage are rounded to the nearest, and equal.
 
 The C does not show cotangents but their sums, the gradients. They are compared with the NumPy oracle's, whose gradients
-are those of the C in this very step. ``--write`` makes tests/vectors/first_step.npz of the last case from ``exact``;
-without it that file is checked.
+are those of the C in this very step. The float32 baselines are compared with NumPy's float64 in the same step, and must
+agree to rounding. ``--write`` makes tests/vectors/first_step.npz of the last case from ``exact``; without it that file
+is checked.
 
     pip install . torch && python benchmarks/first_step.py [--steps 5] [--write]
 """
@@ -37,14 +40,18 @@ from torch_baselines import probe
 from torch_baselines.engine import TorchEngine
 from torch_baselines.exact import Exact
 from torch_baselines.model import Stage
-from torch_baselines.quantized import Quantized
-from torch_baselines.smx import block_exponent, tiles
+from torch_baselines.quantized import Quantized, inputs
+from torch_baselines.smx import block_exponent, tiles, untiled
+from torch_baselines.stacked import Stacked
+from torch_baselines.taylor import Taylor
 
 from picopinn import Estimator, Network, Precision, Problem, Solver
-from picopinn.engine import Pass
+from picopinn.engine import Engine, Pass
+from picopinn.floating import FloatEngine
 from picopinn.network import Floats
 from picopinn.problems import Field, get
 
+FLOAT32 = 1e-4  # distances that rounding to 24 bits explains
 VECTORS = Path(__file__).parents[1] / "tests" / "vectors" / "first_step.npz"
 
 
@@ -128,10 +135,12 @@ class Watched(TorchEngine):
         return super().gradient(passes, step)
 
 
-def first_step(case: Case) -> tuple[Floats, Sequence[Pass]]:
-    """The initial weights and the passes of a run's first step."""
+def first_step(case: Case, trained: int = 0) -> tuple[Floats, Sequence[Pass]]:
+    """The weights, initial or already trained for some steps, and the passes of a step there."""
     engine = Watched(Quantized(case.network, case.widths))
     solver = case.solver(engine)
+    for _ in range(trained):
+        solver.step()
     master = solver.master.copy()
     solver.step()
     return master, engine.passes
@@ -142,7 +151,8 @@ def of_exact(
 ) -> probe.Answers:
     """What ``exact`` answers, names as in ``probe``."""
     model = Exact(network, precision, seed)
-    found = _answers(TorchEngine(model), master, passes)
+    engine = TorchEngine(model)
+    found = _answers(engine, master, passes) | _matrices(engine)
     for name, run in zip(probe.PASSES, model.runs, strict=True):
         found |= {f"input {i} {name}": x.numpy() for i, x in enumerate(run.inputs) if i}
         found |= {f"cotangent {i} {name}": c.numpy() for i, c in enumerate(run.cotangents)}
@@ -155,15 +165,35 @@ def of_plain(
     """What ``quantized`` answers; it has no units."""
     torch.manual_seed(seed)
     model = Plain(network, precision)
-    found = _answers(TorchEngine(model), master, passes)
+    engine = TorchEngine(model)
+    found = _answers(engine, master, passes) | _matrices(engine)
     return found | {name: _blocks(x) for name, x in model.seen.items()}
 
 
-def _answers(engine: TorchEngine, master: Floats, passes: Sequence[Pass]) -> probe.Answers:
+@torch.no_grad()
+def of_plain_alone(
+    network: Network, precision: Precision, seed: int, master: Floats, passes: Sequence[Pass], exact: probe.Answers
+) -> probe.Answers:
+    """What every stage of ``quantized`` makes of the very input that ``exact`` has there."""
+    model, found = Quantized(network, precision), {}
+    model.load(master)
+    for name, one in zip(probe.PASSES, passes, strict=True):
+        x = inputs(torch.from_numpy(one.points), None if one.directions is None else torch.from_numpy(one.directions))
+        for i, stage in enumerate(model.stages()[:-1], 1):
+            found[f"input {i} {name}"] = _blocks(model.next_input(stage, model.product(stage, x.float())))
+            x = untiled(torch.from_numpy(exact[f"input {i} {name}"]), x.shape[1], stage.matrix.shape[1])
+    return found
+
+
+def _answers(engine: Engine, master: Floats, passes: Sequence[Pass]) -> probe.Answers:
     engine.load(master)
     found = {f"streams {n}": engine.forward(p.points, p.directions) for n, p in zip(probe.PASSES, passes, strict=True)}
     found["gradient"] = engine.gradient(passes, 0)
-    return found | {f"matrix {i}": _blocks(stage.matrix[None]) for i, stage in enumerate(engine.stages)}
+    return found
+
+
+def _matrices(engine: TorchEngine) -> probe.Answers:
+    return {f"matrix {i}": _blocks(stage.matrix[None]) for i, stage in enumerate(engine.stages)}
 
 
 def _blocks(x: Tensor) -> Floats:
@@ -175,35 +205,36 @@ def compare(case: Case) -> int:
     master, passes = first_step(case)
     step = case.network, case.widths, case.seed, master, passes
     exact, plain = of_exact(*step), of_plain(*step)
+    alone = of_plain_alone(*step, exact)
     expected = probe.of_kernels(*step)
     expected |= {name: x for name, x in probe.of_oracle(*step).items() if name not in expected}
     wrong = probe.differing(exact, expected)
-    print(f"\n{case}\n{'':22}{'numbers':>9}{'exact: differ':>15}{'plain: differ':>15}{'units':>7}{'norm':>10}")
+    print(
+        f"\n{case}\n{'':22}{'numbers':>9}{'exact: differ':>15}{'plain: differ':>15}{'alone':>8}{'units':>7}{'norm':>10}"
+    )
     for name, count in sorted(wrong.items()):
-        compared = deviation(name, plain[name], expected[name], case.widths) if name in plain else ""
-        print(f"{name:22}{expected[name].size:9}{count:15}{compared}")
+        line = f"{name:22}{expected[name].size:9}{count:15}"
+        if name in plain:
+            own = f"{(alone[name] != expected[name]).mean():.2%}" if name in alone else ""
+            line += f"{(plain[name] != expected[name]).mean():15.2%}{own:>8}"
+            line += deviation(name, plain[name], expected[name], case.widths)
+        print(line)
     return sum(wrong.values())
 
 
 def deviation(name: str, found: Floats, expected: Floats, precision: Precision) -> str:
-    """The share that differs; by how many units of its block at most; the difference's norm by that of all."""
-    share = (found != expected).mean()
-    norm = np.linalg.norm(found - expected) / np.linalg.norm(expected)
-    most = f"{_units(found - expected, expected, _bits(name, precision)):.0f}" if expected.ndim == 5 else ""
-    return f"{share:15.2%}{most:>7}{norm:10.1e}"
+    """By how many units of its block a number differs at most; the difference's norm by that of all."""
+    most = ""
+    if expected.ndim == 5:
+        streams = [precision.base] + [precision.activations] * (len(expected) - 1)
+        widths = {"matrix": [precision.weights], "cotangent": [precision.gradients]}.get(name.split()[0], streams)
+        exponents = block_exponent(torch.from_numpy(expected), torch.tensor(widths).view(-1, 1, 1, 1, 1))
+        most = f"{np.abs((found - expected) / torch.exp2(exponents.double()).numpy()).max():.0f}"
+    return f"{most:>7}{norm(found - expected, expected):10.1e}"
 
 
-def _bits(name: str, precision: Precision) -> NDArray[Any]:
-    """The width of what is called so, by stream."""
-    widths = {"matrix": [precision.weights], "cotangent": [precision.gradients]}
-    streams = [precision.base] + [precision.activations] * 100
-    return np.array(widths.get(name.split()[0], streams))
-
-
-def _units(difference: Floats, expected: Floats, bits: NDArray[Any]) -> float:
-    of_streams = np.broadcast_to(bits[: len(expected)].reshape(-1, 1, 1, 1, 1), (len(expected), 1, 1, 1, 1))
-    scale = torch.exp2(block_exponent(torch.from_numpy(expected), torch.tensor(of_streams)).double()).numpy()
-    return float(np.abs(difference / scale).max())
+def norm(difference: Floats, whole: Floats) -> float:
+    return float(np.linalg.norm(difference) / np.linalg.norm(whole))
 
 
 def compare_runs(case: Case, steps: int) -> int:
@@ -217,9 +248,27 @@ def compare_runs(case: Case, steps: int) -> int:
     return count
 
 
+def compare_floats(case: Case) -> int:
+    """Print how far the float32 baselines are from float64, by norm; how many results are further than rounding."""
+    master, passes = first_step(case)
+    expected = _answers(FloatEngine(case.network, "jet", np.float64), master, passes)
+    expected["laplacian"] = 2 * expected["streams inside"][:, 2::2].sum(axis=1)
+    wrong = 0
+    for model in (Stacked(case.network), Taylor(case.network)):
+        engine = TorchEngine(model)
+        found = _answers(engine, master, passes)
+        if len(passes[0].directions) == case.problem.dimensions:  # else there is no exact one to compare with
+            x = torch.tensor(passes[0].points, dtype=torch.float32)
+            found["laplacian"] = model.laplacian(engine.stages, x).detach().double().numpy()
+        distances = {name: norm(values - expected[name], expected[name]) for name, values in found.items()}
+        wrong += sum(not distance < FLOAT32 for distance in distances.values())
+        print(f"{type(model).__name__.lower():22}{', '.join(f'{name} {far:.0e}' for name, far in distances.items())}")
+    return wrong
+
+
 def write_vectors() -> None:
-    """The small case, its inputs and what ``exact`` makes of them."""
-    master, passes = first_step(SMALL)
+    """The small case, its inputs and what ``exact`` makes of them; with trained weights, as initial biases are zero."""
+    master, passes = first_step(SMALL, trained=20)
     run = json.dumps({"network": asdict(SMALL.network), "precision": SMALL.precision, "seed": SMALL.seed})
     given: probe.Answers = {"run": np.array(run), "master": master, "directions": passes[0].directions}
     for name, one in zip(probe.PASSES, passes, strict=True):
@@ -245,9 +294,11 @@ def main() -> None:
     torch.set_num_threads(1)
     if asked.write:
         write_vectors()
-    wrong = check_vectors() + sum(compare(case) + compare_runs(case, asked.steps) for case in CASES)
+    wrong = check_vectors() + sum(
+        compare(case) + compare_runs(case, asked.steps) + compare_floats(case) for case in CASES
+    )
     if wrong:
-        sys.exit(f"{wrong} numbers differ between PyTorch and the C")
+        sys.exit(f"{wrong} results of PyTorch differ from ours")
 
 
 if __name__ == "__main__":

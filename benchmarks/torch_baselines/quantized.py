@@ -81,14 +81,17 @@ class Quantized(Model):
         for stage in stages:
             last = stage is stages[-1]
             z = _QuantizeGradient.apply(self.product(stage, z), self.precision.gradients, not last)
-            z = self._activated(z) if stage.activates else z
-            z = z if last else _Quantize.apply(z, self.widths(len(z)))
+            z = z if last else self.next_input(stage, z)
         return z[:, : len(x), 0].T
 
     def product(self, stage: Stage, z: Tensor) -> Tensor:
         """Streams (S, n, inputs) to (S, n, outputs), and the bias to the first of them."""
         z = z @ stage.matrix
         return z if stage.bias is None else torch.cat([z[:1] + stage.bias, z[1:]])
+
+    def next_input(self, stage: Stage, z: Tensor) -> Tensor:
+        """What the next stage is given, from this one's products."""
+        return _Quantize.apply(self._activated(z) if stage.activates else z, self.widths(len(z)))
 
     def _activated(self, z: Tensor) -> Tensor:
         h, p, q = curve(self.network.activation, z[:1])
