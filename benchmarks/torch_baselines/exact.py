@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from picopinn.errors import PicopinnError
 from picopinn.network import Activation, Chain, Network, Precision
 
 from .model import Model
@@ -23,6 +24,7 @@ from .smx import LOWEST, Bits, block_exponent, quantize, quantize_blocks, tiles,
 
 ABSENT = -(1 << 20)  # the exponent of a block of zeros: below all others, also twice or added to another
 START = -24  # unit of all gradient sums at a run's first try
+TRIES = 64  # of one step
 WIDE = 16  # width of everything around an activation, of cores and of biases
 
 
@@ -408,13 +410,14 @@ class Exact(Quantized):
         """Again with the same random numbers until no sum is too large; the first step of a run at least twice."""
         self.step = step
         rows = [run.inputs[0].shape[:2] for run in self.runs]  # streams and microbatches
-        while True:
+        for _ in range(TRIES):
             self.scaling.begin(sum(streams * microbatches for streams, microbatches in rows))
             for run in self.runs:
                 run.cotangents.clear()
             found = list(torch.autograd.grad(outputs, self.parameters, cotangents, retain_graph=True))
             if self.scaling.update():
                 return found
+        raise PicopinnError(f"gradients keep growing at step {step + 1}: try a smaller learning rate")
 
     def evaluation(self) -> Model:
         return Exact(self.network, self.precision.evaluation())

@@ -50,24 +50,19 @@ class Taylor(Model):
         self, stages: Sequence[Stage], x: Tensor, directions: Tensor, summed: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """u (n,), its slopes (K, n) and its curvatures, (K, n) or their sum (1, n)."""
-        count = len(directions)
+        count, phi = len(directions), self.network.activation
         first, *rest = stages  # the first is apart: slopes are the same at all points there, curvatures zero
-        value, slopes = x @ first.matrix + first.bias, (directions @ first.matrix)[:, None]
-        h, p, q = curve(self.network.activation, value)
-        z = self._joined(h, p * slopes, q * slopes.square(), summed)
+        z = _activated(phi, x @ first.matrix + first.bias, (directions @ first.matrix)[:, None], None, summed)
         for stage in rest:
             z = z @ stage.matrix
-            if stage.bias is not None:
-                z = torch.cat([z[:1] + stage.bias, z[1:]])
             if stage.activates:
-                value, slopes, bends = z[0], z[1 : 1 + count], z[1 + count :]
-                h, p, q = curve(self.network.activation, value)
-                curved = q * slopes.square()
-                curved = curved.sum(dim=0, keepdim=True) if summed else curved
-                z = torch.cat([h[None], p * slopes, torch.addcmul(curved, p, bends)])
+                z = _activated(phi, z[0] + stage.bias, z[1 : 1 + count], z[1 + count :], summed)
         z = z[..., 0]
-        return z[0], z[1 : 1 + count], z[1 + count :]
+        return z[0] + rest[-1].bias, z[1 : 1 + count], z[1 + count :]
 
-    @staticmethod
-    def _joined(h: Tensor, slopes: Tensor, bends: Tensor, summed: bool) -> Tensor:
-        return torch.cat([h[None], slopes, bends.sum(dim=0, keepdim=True) if summed else bends])
+
+def _activated(phi: Activation, value: Tensor, slopes: Tensor, bends: Tensor | None, summed: bool) -> Tensor:
+    h, p, q = curve(phi, value)
+    curved = q * slopes.square()
+    curved = curved.sum(dim=0, keepdim=True) if summed else curved
+    return torch.cat([h[None], p * slopes, curved if bends is None else torch.addcmul(curved, p, bends)])
