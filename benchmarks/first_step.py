@@ -19,7 +19,7 @@ are those of the C in this very step. The float32 baselines are compared with Nu
 agree to rounding. ``--write`` makes tests/vectors/first_step.npz of the last case from ``exact``; without it that file
 is checked.
 
-    pip install . torch && python benchmarks/first_step.py [--steps 5] [--write]
+    pip install . torch && python benchmarks/first_step.py [--steps 5] [--random 20] [--write]
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ from torch_baselines.taylor import Taylor
 from picopinn import Estimator, Network, Precision, Problem, Solver
 from picopinn.engine import Engine, Pass
 from picopinn.floating import FloatEngine
-from picopinn.network import Floats
+from picopinn.integer import IntegerEngine
+from picopinn.network import ACTIVATIONS, Floats
 from picopinn.problems import Field, get
 
 FLOAT32 = 1e-4  # distances that rounding to 24 bits explains
@@ -123,6 +124,9 @@ class Plain(Quantized):
         result = super().product(stage, z)
         result.register_hook(lambda c: self.seen.update({f"cotangent {where}": c}))
         return result
+
+
+SHAPES = [(13, None), (20, None), (12, (12,)), (16, (4, 4)), (24, (2, 3, 4)), (24, (2, 1, 3, 4))]  # hidden, tt
 
 
 class Watched(TorchEngine):
@@ -248,6 +252,38 @@ def compare_runs(case: Case, steps: int) -> int:
     return count
 
 
+def compare_random(count: int) -> int:
+    """Print how many of so many random networks and widths differ anywhere in their first two steps."""
+    wrong = [seed for seed in range(count) if _random_steps_differ(seed)]
+    print(f"\n{count} random networks, widths and points: {len(wrong)} differ {wrong or ''}")
+    return len(wrong)
+
+
+def _random_steps_differ(seed: int) -> bool:
+    rng = np.random.default_rng(seed)
+    hidden, tt = SHAPES[rng.integers(len(SHAPES))]
+    dimensions, directions = int(rng.choice([1, 2, 3, 5, 20, 300])), int(rng.integers(1, 4))
+    layers, rank = int(rng.integers(1, 4)), int(rng.integers(1, 9))
+    network = Network(dimensions, 1, hidden, layers, tt, rank, ACTIVATIONS[rng.integers(2)])
+    precision = Precision(*(int(bits) for bits in rng.integers(4, 17, 5)))
+    tensors = [t if t.ndim > 1 else rng.normal(0, 0.3, t.shape) for t in network.initial(rng)]
+    master = np.concatenate([t.ravel() for t in tensors]) * rng.choice([0.3, 1.0, 3.0])
+    points = [rng.random((int(n), dimensions)) * rng.choice([1.0, 10.0]) for n in rng.integers(1, 11, 2)]
+    along = rng.normal(size=(directions, dimensions)) * rng.choice([0.01, 1.0, 4.0])
+    slopes = [rng.normal(size=(len(points[0]), 1 + 2 * directions)) * 1e3, rng.normal(size=(len(points[1]), 1))]
+
+    def answers(engine: Engine) -> list[Floats]:
+        engine.load(master)
+        inside, edge, d = engine.snap(points[0]), engine.snap(points[1]), engine.snap_directions(along)
+        streams = [engine.forward(inside, d), engine.forward(edge, None)]
+        passes = [Pass(inside, d, slopes[0]), Pass(edge, None, slopes[1])]
+        return [inside, edge, d, *streams, *(engine.gradient(passes, step) for step in (0, 1))]
+
+    integers = IntegerEngine(network, precision, "jet", seed=seed)
+    pairs = zip(answers(integers), answers(TorchEngine(Exact(network, precision, seed))), strict=True)
+    return any(not np.array_equal(*pair) for pair in pairs)
+
+
 def compare_floats(case: Case) -> int:
     """Print how far the float32 baselines are from float64, by norm; how many results are further than rounding."""
     master, passes = first_step(case)
@@ -289,6 +325,7 @@ def check_vectors() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="PyTorch's fake quantization against the C, bit by bit")
     parser.add_argument("--steps", type=int, default=5, help="of the run whose weights are compared")
+    parser.add_argument("--random", type=int, default=20, help="networks that are compared beside the cases")
     parser.add_argument("--write", action="store_true", help="make the vectors of the tests anew")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -297,6 +334,7 @@ def main() -> None:
     wrong = check_vectors() + sum(
         compare(case) + compare_runs(case, asked.steps) + compare_floats(case) for case in CASES
     )
+    wrong += compare_random(asked.random)
     if wrong:
         sys.exit(f"{wrong} results of PyTorch differ from ours")
 

@@ -303,7 +303,7 @@ class _Stage(torch.autograd.Function):
         closes = program.stages[index].closes
         terms = torch.einsum("srkli,srclj->srkcij", x, c)  # one a stream and a microbatch
         by_matrix = untiled(model.scaling.summed((index, "matrix"), terms), *ctx.shape)
-        by_bias = model.scaling.summed((index, "bias"), c[:1].sum(dim=-2)).flatten() if closes else None
+        by_bias = model.scaling.summed((index, "bias"), c[:1].sum(dim=-2)).flatten()[: ctx.shape[1]] if closes else None
         if not index:
             return None, by_matrix, by_bias, None, None
         back = product(c, bits, m.permute(1, 0, 3, 2), model.precision.weights)
