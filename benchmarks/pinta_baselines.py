@@ -2,11 +2,11 @@
 
 The accelerator model compares itself with these steps (``pinta_model/data/eager_steps.json``). A step is a forward, the
 PDE's derivatives by automatic differentiation (``ad``), Stein pairs (``se``) or jets, ``backward`` and Adam; dense or
-with tensor trains (``tt``); sizes are those of ``picopinn.pinta.setting_of``. Rounds go through all steps in turn, so
-that a busy moment of the machine does not fall on one of them; medians, with the fastest and slowest beside them. A
-GPU, where there is one, is measured too.
+with tensor trains (``tt``); sizes are those of ``picopinn.pinta.setting_of``. A CPU's seconds are processor time of one
+thread, so that what else the machine does counts little; rounds go through all steps in turn; medians, with the fastest
+and slowest beside them. A GPU, where there is one, is measured by the clock.
 
-    pip install . torch && python benchmarks/pinta_baselines.py [--rounds 5] [--threads 2] [--write]
+    pip install . torch && python benchmarks/pinta_baselines.py [--rounds 5] [--write]
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import statistics
 import time
@@ -182,11 +181,12 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
 
 
 def seconds(step: Callable[[], None], device: str) -> float:
-    start = time.perf_counter()
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    start = clock()
     step()
     if device == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def measured(names: list[tuple[str, str]], device: str, rounds: int) -> dict[tuple[str, str], list[float]]:
@@ -225,10 +225,9 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="eager training steps in PyTorch")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     names = [(name, variant) for name in PROBLEMS for variant in VARIANTS]
     steps = {name: counted(*name) for name in names}
@@ -243,7 +242,7 @@ def main() -> None:
         "torch": torch.__version__,
         "python": platform.python_version(),
     }
-    processors = {"cpu": processor(), "cores": os.cpu_count(), "threads": options.threads, "gpu": gpu}
+    processors = {"cpu": processor(), "threads": 1, "gpu": gpu}
     named = {" ".join(name): step for name, step in steps.items()}
     data = {**machine, **processors, "rounds": options.rounds, "steps": named}
     if options.write:

@@ -25,8 +25,8 @@ class EagerStep:
         launches: operations that a GPU would be sent one by one.
         flops: of its matrix products.
         nbytes: that operations read and write.
-        cpu_seconds, cpu_range_seconds: median of what was measured; fastest and slowest.
-        gpu_seconds, gpu_range_seconds: the same, where there was a GPU.
+        cpu_seconds, cpu_range_seconds: of one core, median of what was measured; fastest and slowest.
+        gpu_seconds, gpu_range_seconds: the same of a GPU, where there was one.
     """
 
     launches: int

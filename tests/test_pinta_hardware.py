@@ -12,6 +12,7 @@ import pytest
 amaranth = pytest.importorskip("amaranth", reason="pip install amaranth")
 from amaranth.sim import Simulator  # noqa: E402
 
+import pinta_model  # noqa: E402
 from pinta_model import functional  # noqa: E402
 from pinta_model.array import Grid, Product, pace, simulate, timing  # noqa: E402
 from pinta_model.hardware import Block, BlockArray, Quantizer, cell_counts, quantizer_ports  # noqa: E402
@@ -123,6 +124,17 @@ def test_wider_elements_have_more_cells() -> None:
     assert (
         counts == sorted(counts) and counts[-1] < 2 * counts[0]
     )  # slices share multipliers: 16 bits are not 16 times 4
+
+
+def test_the_design_has_the_areas_that_the_cells_give() -> None:
+    """Areas of NanGate's FreePDK45 cells in um2, as published with OpenROAD; flip-flops as DFF_X1."""
+    um2 = {"AND": 1.064, "OR": 1.064, "XOR": 1.596, "NOT": 0.532, "MUX": 1.862, "SDFFE_PP0P": 4.522, "SDFF_PP0": 4.522}
+    areas = {
+        bits: sum(um2[cell] * count for cell, count in CELLS[f"element, {bits} bits"].items())
+        for bits in (4, 8, 12, 16)
+    }
+    for bits, ratio in pinta_model.default().element_ratio.items():
+        assert areas[bits] / areas[16] == pytest.approx(ratio, abs=0.001)
 
 
 def test_the_committed_cells_are_those_of_the_source() -> None:
