@@ -152,7 +152,7 @@ def test_a_design_says_only_in_what_it_differs(tmp_path: Path) -> None:
     found = pinta_model.read(path)
     assert found == replace(DESIGN, clock_mhz=800.0, array=replace(DESIGN.array, rows=16))
     path.write_text('extends = "pinta-large"\n')
-    with pytest.raises(PintaError, match="mine.toml: extends 'pinta-large' is none of pinta-default, pinta-edge"):
+    with pytest.raises(PintaError, match=r"mine\.toml: extends 'pinta-large' is none of pinta-default, pinta-edge"):
         pinta_model.read(path)
 
 
