@@ -59,7 +59,7 @@ def test_the_settings_have_the_published_numbers_of_parameters() -> None:
 
 BAD = {
     "an unknown problem": ("pinta cost burgers", "problem 'burgers' is unknown", "heat100d, hjb20d, poisson2d"),
-    "a grouping": ("pinta cost poisson2d --by colour", "--by 'colour'", "layer, phase, operation"),
+    "a grouping": ("pinta cost poisson2d --by colour", "--by 'colour'", "layer, phase, operation, level"),
     "a width": ("pinta cost poisson2d --precision w8a8g20", "gradients width 20", "4 to 16 bits"),
     "an unknown operation": ("pinta cost odd.json", "odd.json: unknown operation 'convolve'", "gemm, unit"),
     "a width in a file": (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +17,7 @@ from pinta_model import Architecture, PintaError, evaluate
 from pinta_model.array import STATIONARY
 from pinta_model.energy import areas_mm2, peak_products_per_cycle
 from pinta_model.memory import LEVELS, peak_bytes, place
-from pinta_model.report import csv_text, json_text, rows
+from pinta_model.report import csv_text, json_text, levels, rows
 from pinta_model.workload import Gemm, Section, Tensor, Workload
 
 DESIGN = pinta_model.default()
@@ -119,6 +121,27 @@ def test_tables_csv_and_json_tell_the_same() -> None:
         assert unit in lines[0]
     for by in ("layer", "phase", "operation"):
         assert rows(report, by)[1][-1][1] == f"{float(report.cycles):,.0f}"
+    flat = list(csv.DictReader(lines))
+    data = json.loads(json_text(report))
+    for level in LEVELS:
+        told = data["levels"][level]
+        for what in ("bytes", "pj"):
+            assert sum(float(line[f"{level}_{what}"]) for line in flat) == pytest.approx(told[what])
+    assert sum(float(line["pj"]) for line in flat) == pytest.approx(float(report.pj) - report.part_pj["leakage"])
+    assert all(0 <= float(line["utilization"]) <= 1 for line in flat)
+
+
+@pytest.mark.parametrize("design", [DESIGN, with_activations(4096, SMALL)], ids=["on chip", "off chip"])
+def test_memory_levels_have_cycles_stalls_bytes_and_energy(design: Architecture) -> None:
+    report = evaluate(printed(NETWORKS["dense"]), design)
+    found = levels(report)
+    headings, lines = rows(report, "level")
+    assert list(found) == [line[0] for line in lines] == list(LEVELS)
+    assert headings == ["level", "cycles", "stall_cycles", "utilization", "bytes", "nj"]
+    for level in found.values():
+        assert 0 < level["utilization"] <= 1 and level["bytes"] > 0 and level["pj"] > 0
+    stalls = sum(cost.stall_cycles for cost in report.costs)
+    assert 0 < found["dram"]["stall_cycles"] <= min(stalls, found["dram"]["cycles"])
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:

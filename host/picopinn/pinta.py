@@ -156,7 +156,7 @@ def _cost(
     directions: Directions = None,
     precision: Widths = DEFAULT_PRECISION,
     dense: Dense = False,
-    by: Annotated[str, typer.Option(help="Sum over what: layer, phase, operation.")] = "layer",
+    by: Annotated[str, typer.Option(help="Sum over what: layer, phase, operation, level.")] = "layer",
     csv: Annotated[Path | None, typer.Option(help="Write every operation here.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every operation and the totals here.")] = None,
     stepped: Annotated[bool, typer.Option("--stepped", help="Simulate cycle by cycle; slow.")] = False,
@@ -171,7 +171,7 @@ def _cost(
     table = Table(box=None, pad_edge=False)
     headings, lines = rows(report, by)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("layer", "phase", "operation") else "right")
+        table.add_column(heading, justify="left" if heading in ("layer", "phase", "operation", "level") else "right")
     for line in lines:
         table.add_row(*line)
     show(table)
