@@ -44,6 +44,13 @@ def test_a_workload_is_printed_as_a_table(capsys: pytest.CaptureFixture[str]) ->
     assert "20 x 256 x 8" in out and "12 x 8" in out and "jet-transpose" in out
 
 
+def test_a_batch_is_that_many_microbatches(capsys: pytest.CaptureFixture[str]) -> None:
+    for problem, sections in (("poisson2d", {"interior": 3, "boundary": 3}), ("hjb20d", {"interior": 3})):
+        assert run(f"workload {problem} --batch 10 --json") == 0
+        found = json.loads(capsys.readouterr().out)["sections"]
+        assert {s["name"]: s["repeat"] for s in found if s["name"] in ("interior", "boundary")} == sections
+
+
 def test_costs_are_written_as_csv_and_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pinta cost poisson2d --by operation --csv cost.csv --json cost.json") == 0
     lines = list(csv.DictReader((folder / "cost.csv").read_text().splitlines()))
@@ -60,6 +67,7 @@ def test_the_settings_have_the_published_numbers_of_parameters() -> None:
 BAD = {
     "an unknown problem": ("pinta cost burgers", "problem 'burgers' is unknown", "heat100d, hjb20d, poisson2d"),
     "a grouping": ("pinta cost poisson2d --by colour", "--by 'colour'", "layer, phase, operation, level"),
+    "a batch": ("workload poisson2d --batch 0", "batch must be at least 1", "got 0"),
     "a width": ("pinta cost poisson2d --precision w8a8g20", "gradients width 20", "4 to 16 bits"),
     "an unknown operation": ("pinta cost odd.json", "odd.json: unknown operation 'convolve'", "gemm, unit"),
     "a width in a file": (

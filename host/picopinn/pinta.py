@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,9 +87,23 @@ def setting_of(problem: str) -> Setting:
     )
 
 
-def workload_text(problem: str, estimator: Estimator, precision: str = DEFAULT_PRECISION, dense: bool = False) -> str:
-    """A training step of a problem as JSON."""
+def workload_text(
+    problem: str,
+    estimator: Estimator,
+    precision: str = DEFAULT_PRECISION,
+    dense: bool = False,
+    batch: int | None = None,
+) -> str:
+    """A training step of a problem as JSON; ``batch`` points inside, and as many on the boundary if it has any there.
+
+    Raises:
+        UsageError: no such problem, or a size that cannot be.
+    """
     setting = setting_of(problem)
+    if batch is not None:
+        if batch < 1:
+            raise UsageError(f"batch must be at least 1, got {batch}")
+        setting = replace(setting, interior=batch, boundary=batch if setting.boundary else 0)
     program = setting.network(dense).program(Precision.parse(precision), estimator.mode)
     directions = estimator.count(setting.dimensions)
     return workload.to_json(problem, program, setting.interior, setting.boundary, directions, setting.dimensions)
@@ -126,10 +140,13 @@ def _workload(
     directions: Directions = None,
     precision: Widths = DEFAULT_PRECISION,
     dense: Dense = False,
+    batch: Annotated[
+        int | None, typer.Option(help="Points inside, and on the boundary.", show_default="published")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The whole list, as `picopinn pinta` reads it.")] = False,
 ) -> None:
     """Print one training step as a list of operations."""
-    text = workload_text(problem, Estimator(estimator, directions=directions), precision, dense)
+    text = workload_text(problem, Estimator(estimator, directions=directions), precision, dense, batch)
     if json:
         print(text)
         return
