@@ -76,10 +76,18 @@ def build(c: Context, board: str = "") -> None:
     print(f"{path}: {len(contents)} bytes")
 
 
-@task(help={"board": "kind of board", "volume": "with BOOTSEL held", "port": "with MicroPython on it"})
-def flash(c: Context, board: str, volume: str = "", port: str = "") -> None:
+@task(
+    help={
+        "board": "kind of board",
+        "volume": "with BOOTSEL held",
+        "port": "with MicroPython on it",
+        "solver": "finished run to put on it, too",
+    }
+)
+def flash(c: Context, board: str, volume: str = "", port: str = "", solver: str = "") -> None:
     """Put picopinn on a board, as `picopinn flash` does."""
-    places = [f'--{name} "{value}"' for name, value in (("volume", volume), ("port", port)) if value]
+    options = {"volume": volume, "port": port, "solver": solver}
+    places = [f'--{name} "{value}"' for name, value in options.items() if value]
     _run(c, f"{PYTHON} -m picopinn.cli flash --board {board} {' '.join(places)}")
 
 
