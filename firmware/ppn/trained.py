@@ -161,9 +161,11 @@ def _no_time():
 
 def _exponent(numbers):
     """Of a block of 16-bit mantissas with these numbers."""
-    largest = max(abs(number) for number in numbers)
-    if not largest < 1e38:
-        raise ValueError("coordinates are finite numbers below 1e38")
+    largest = 0.0
+    for number in numbers:
+        if not abs(number) < 1e38:
+            raise ValueError("coordinates are finite numbers below 1e38")
+        largest = max(largest, abs(number))
     return max(frexp(largest)[1] - 15, -127)
 
 
