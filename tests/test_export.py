@@ -180,7 +180,7 @@ def test_models_agree_with_evaluate(
     np.save(tmp_path / "x.npy", solver("default").problem.test_points())
     models = [(kind, small) for kind in KINDS for small in (False, True)]
     files = [export.export(solver(kind), tmp_path / f"{kind}{small}.tflite", int8=small)[0] for kind, small in models]
-    environment.run(RUN_TFLITE, tmp_path / "out.npz", tmp_path / "x.npy", "0", *files)
+    environment.run(RUN_TFLITE, tmp_path / "out.npz", tmp_path / "x.npy", "1", *files)
     with np.load(tmp_path / "out.npz") as out:
         found = {model: (out[f"values{k}"][:, 0], out[f"operators{k}"].tolist()) for k, model in enumerate(models)}
     for (kind, small), answer in found.items():
