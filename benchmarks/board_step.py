@@ -79,7 +79,7 @@ class PerByte:
 def counted(cores: int) -> Counters:
     """What the board counts in one step, on average."""
     session = open_session("emulated:rp2040")
-    device = RemoteDevice(session, microbatches=STEP.microbatches(), cores=cores)
+    device = RemoteDevice(session, microbatches=sum(STEP.microbatches()), cores=cores)
     solver = STEP.solver(1, device)
     solver.step()  # runs twice, to find the scale of its gradients
     before = device.counters()

@@ -28,7 +28,7 @@ def spent(bare_image: Path) -> dict[int, tuple[float, int, int]]:  # bare_image 
     """Megacycles in kernels, messages and bytes of one step, on one core and on both."""
     found = {}
     for cores in MEGACYCLES:
-        device = RemoteDevice(open_session("emulated:rp2040"), microbatches=STEP.microbatches(), cores=cores)
+        device = RemoteDevice(open_session("emulated:rp2040"), microbatches=sum(STEP.microbatches()), cores=cores)
         solver = STEP.solver(1, device)
         solver.step()  # runs twice, to find the scale of its gradients
         before = device.counters()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +10,17 @@ from numpy.typing import NDArray
 
 from picopinn import problems
 from picopinn.errors import UsageError
-from picopinn.problems import Field, Problem, check, linearize, relative_l2
+from picopinn.problems import (
+    Condition,
+    Constraint,
+    Field,
+    Problem,
+    Readings,
+    check,
+    linearize,
+    parts_read,
+    relative_l2,
+)
 
 Floats = NDArray[np.float64]
 
@@ -51,13 +61,111 @@ def test_linearize_leaves_the_field_alone() -> None:
         assert (part == old).all()
 
 
+class Everything(Nonlinear):
+    """Reads all that a field may have."""
+
+    time = True
+    unknowns: ClassVar = {"speed": 2.0, "unused": 1.0}
+
+    def residual(self, x: Floats, u: Field) -> Any:
+        return u.time + u.unknowns["speed"] * u.gradient_squared * u.gradient[:, 0] - np.exp(u.value) * u.laplacian
+
+
+def test_every_part_is_differentiated() -> None:
+    rng, n = np.random.default_rng(2), 4
+    u = Field(*(rng.normal(size=shape) for shape in (n, (n, 3), n, n, n)), unknowns={"speed": rng.random(n)})
+    residual, partials = linearize(Everything(), rng.random((n, 3)), u)
+    speed = u.unknowns["speed"]
+    np.testing.assert_allclose(partials.time, 1, rtol=1e-14)
+    np.testing.assert_allclose(partials.gradient_squared, speed * u.gradient[:, 0], rtol=1e-13)
+    np.testing.assert_allclose(partials.unknowns["speed"], u.gradient_squared * u.gradient[:, 0], rtol=1e-13)
+    np.testing.assert_allclose(partials.gradient[:, 0], speed * u.gradient_squared, rtol=1e-13)
+    assert not partials.gradient[:, 1:].any()
+    np.testing.assert_allclose(residual, Everything().residual(np.zeros((n, 3)), u), rtol=1e-14)
+
+
+def test_the_parts_a_residual_reads_are_found() -> None:
+    assert parts_read(problems.get("poisson2d")()) == {"laplacian"}
+    assert parts_read(Everything()) == {"time", "unknowns", "gradient_squared", "gradient", "value", "laplacian"}
+
+
+def test_a_part_that_is_not_there_is_explained() -> None:
+    with pytest.raises(UsageError, match=r"u\.time is not there: a residual reads the same parts"):
+        _ = Field(value=np.zeros(1)).time
+    with pytest.raises(AttributeError, match="no part 'curl': it has value, gradient"):
+        _ = Field(value=np.zeros(1)).curl
+
+
 def test_a_residual_of_x_alone_has_no_derivatives() -> None:
     class Source(Nonlinear):
         def residual(self, x: Floats, u: Field) -> NDArray[Any]:
             return x[:, 0]
 
-    _, partials = linearize(Source(), np.ones((4, 3)), some_field(4, 3))
-    assert not partials.value.any() and not partials.gradient.any() and not partials.laplacian.any()
+    check(Source())
+    assert not parts_read(Source())
+    residual, partials = linearize(Source(), np.ones((4, 3)), Field())
+    assert (residual == 1).all() and not vars(partials)
+
+
+class Held(Nonlinear):
+    """u = |x|^2 + x_1 N; ``wrong`` names a derivative to get wrong."""
+
+    def __init__(self, wrong: str = "") -> None:
+        self.wrong = wrong
+
+    def constraint(self, x: Floats) -> Constraint:
+        zero = np.zeros(len(x))
+        offset = Field((x**2).sum(axis=1), 2 * x, zero + 6)
+        factor = Field(x[:, 0], np.eye(3)[np.zeros(len(x), int)], zero)
+        if self.wrong:
+            getattr(offset, self.wrong)[:] += 0.1
+        return Constraint(offset, factor)
+
+
+def test_a_hard_constraint_leaves_no_boundary_to_train() -> None:
+    check(Held())
+    assert Held().conditions() == ()
+    assert [one.name for one in Nonlinear().conditions()] == ["boundary"]
+
+
+@pytest.mark.parametrize("part", ["gradient", "laplacian"])
+def test_a_constraint_with_a_wrong_derivative_is_found(part: str) -> None:
+    with pytest.raises(UsageError, match=f"offset.{part} of problem 'custom' is not the {part} of its value"):
+        check(Held(part))
+
+
+def test_readings_keep_their_noise_wherever_points_are_held() -> None:
+    rng = np.random.default_rng(4)
+    x, values = rng.random((7, 2)), rng.normal(size=7)
+    drawn, target = Readings("sensors", 1.0, x, values).draw(np.random.default_rng(5), 20)
+    rows = np.random.default_rng(5).integers(7, size=20)
+    np.testing.assert_array_equal(drawn, x[rows])
+    np.testing.assert_array_equal(target(drawn + 1e-3), values[rows])
+
+
+def test_conditions_give_values_where_points_are_held() -> None:
+    condition = Condition("initial", 2.0, lambda rng, n: rng.random((n, 2)), lambda x: x[:, 0])
+    drawn, target = condition.draw(np.random.default_rng(6), 3)
+    np.testing.assert_array_equal(target(drawn + 1), drawn[:, 0] + 1)
+
+
+class Tuned(Nonlinear):
+    options: ClassVar = {"frequency": 4.0}
+    frequency: float
+
+
+def test_options_are_set_listed_and_refused_by_name() -> None:
+    assert Tuned().frequency == 4.0
+    assert Tuned(frequency=2).chosen_options() == {"frequency": 2.0}
+    with pytest.raises(UsageError, match="has no option 'frequenzy': its options are frequency"):
+        Tuned(frequenzy=2)
+    with pytest.raises(UsageError, match="has no option 'frequency': it has none"):
+        Nonlinear(frequency=2)
+
+
+def test_the_end_of_time_is_no_edge() -> None:
+    x = Everything().edge(np.random.default_rng(3), 500)
+    assert (x[:, 2] < 1).all() and (x[:, 2] == 0).any() and (x[:, 0] == 1).any()
 
 
 @pytest.mark.parametrize("name", problems.names())
@@ -170,6 +278,10 @@ class Transposed(Nonlinear):
         return rng.random((self.dimensions, n))
 
 
+class Timeless(Nonlinear):
+    dimensions, time = 1, True
+
+
 class Wide(Nonlinear):
     def boundary(self, x: Floats) -> Floats:
         return np.zeros((len(x), 1))
@@ -185,6 +297,7 @@ class Wide(Nonlinear):
         (Silent(), "is not analytic in u.*replace np.abs"),
         (Real(), "fails on complex numbers.*arctan2"),
         (Transposed(), r"interior .* returns shape \(3, 6\), expected \(6, 3\)"),
+        (Timeless(), "time but no space"),
         (Wide(), r"boundary .* returns shape \(6, 1\), expected \(6,\)"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from picopinn import Estimator, Network, Problem, Solver
 from picopinn.errors import PicopinnError, UsageError
 from picopinn.floating import FloatEngine
 from picopinn.optim import Adam
-from picopinn.problems import Field, get
+from picopinn.problems import Condition, Constraint, Field, Readings, get
 from picopinn.solver import Progress
 
 SMALL = Network(2, hidden=32, layers=2, tt=(4, 8), rank=4)
@@ -65,6 +65,78 @@ def test_the_passes_give_the_gradient_of_the_loss() -> None:
     one.master[:] = start
     gradient = one.engine.gradient(one._loss()[1], 0)
     assert gradient @ d == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-6)
+
+
+class Everything(Problem):
+    """Time, |grad u|^2, a hard constraint, two soft conditions and an unknown, at once."""
+
+    dimensions, time = 3, True
+    unknowns: ClassVar = {"speed": 1.5}
+
+    def residual(self, x: NDArray[Any], u: Field) -> Any:
+        return u.time - u.unknowns["speed"] * u.laplacian + u.gradient_squared * u.value - x[:, 0]
+
+    def constraint(self, x: NDArray[Any]) -> Constraint:
+        zero = np.zeros(len(x))
+        time = np.eye(3)[np.full(len(x), 2)]
+        return Constraint(Field(x[:, 0] + zero, np.eye(3)[zero.astype(int)], zero), Field(x[:, 2], time, zero))
+
+    def conditions(self) -> Any:
+        sensors = np.random.default_rng(1).random((9, 3))
+        return (
+            Condition("boundary", 3.0, self.edge, lambda x: x[:, 1]),
+            Readings("sensors", 5.0, sensors, sensors.sum(axis=1)),
+        )
+
+    def solution(self, x: NDArray[Any]) -> NDArray[Any]:
+        return x[:, 0] + x[:, 2]
+
+
+@pytest.mark.parametrize("estimator", [Estimator(), Estimator(directions=1), Estimator("gaussian", 0.1, 4)])
+def test_the_gradient_of_everything_at_once(estimator: Estimator) -> None:
+    network = Network(3, hidden=32, layers=2, tt=(4, 8), rank=4)
+    one = Solver(Everything(), network, estimator, engine=FloatEngine(network, estimator.mode, np.float64), batch=7)
+    assert one.unknowns == {"speed": 1.5}
+    start, d = one.master.copy(), np.random.default_rng(0).normal(size=one.master.size)
+    losses = []
+    for h in (1e-6, -1e-6):
+        one.master[:] = start + h * d
+        losses.append(one._loss()[0].loss)
+    one.master[:] = start
+    _, passes, by_unknowns = one._loss()
+    gradient = np.concatenate([one.engine.gradient(passes, 0), by_unknowns])
+    assert by_unknowns[0] != 0
+    assert gradient @ d == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-5)
+
+
+def test_an_unknown_is_trained_and_resumed_with_the_network() -> None:
+    def fresh() -> Solver:
+        return Solver(Everything(), Network(3, hidden=32, layers=2, tt=(4, 8), rank=4), precision="float32", steps=8)
+
+    unbroken, second = fresh(), fresh()
+    for _ in range(4):
+        unbroken.step()
+    second.restore(unbroken.state())
+    unbroken.train()
+    second.train()
+    assert second.unknowns == unbroken.unknowns != {"speed": 1.5}
+
+
+def test_a_hard_constraint_holds_for_any_weights() -> None:
+    one = Solver(Everything(), Network(3, hidden=32, layers=2, tt=(4, 8), rank=4), precision="float32")
+    x = np.random.default_rng(0).random((50, 3))
+    x[:, 2] = 0
+    np.testing.assert_allclose(one.predict(x), x[:, 0], rtol=1e-6)
+
+
+def test_a_problem_may_have_no_condition_at_all() -> None:
+    class Free(Everything):
+        def conditions(self) -> Any:
+            return ()
+
+    one = Solver(Free(), Network(3, hidden=32, layers=2, tt=(4, 8), rank=4), precision="float32")
+    progress = one.step()
+    assert progress.boundary == 0 < progress.residual
 
 
 def test_adam_follows_its_paper_with_a_rate_that_decays_to_zero() -> None:
@@ -120,9 +192,9 @@ def test_seeds_give_different_weights_and_points() -> None:
 
 def test_steps_draw_different_points() -> None:
     one = solver()
-    first, _, _ = one._draw()
+    first = one._draw().inner
     one.step()
-    assert (one._draw()[0] != first).all()
+    assert (one._draw().inner != first).all()
 
 
 def test_prediction_does_not_depend_on_its_batches() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,15 +22,17 @@ from .device.addresses import FORMS, LOCAL, open_device, open_session
 from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
-from .estimators import Estimator, Kind, Quantization
-from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision, Program
+from .estimators import Estimator, Kind, Quantization, Squared
+from .network import DEFAULT_PRECISION, Activation, Contraction, Program
 from .problems import get, names
+from .reproduce import command as reproduce
 from .runs import Run
 from .settings import FLOAT, Settings, parse_tt
 from .solver import Solver
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 pinta.add_to(app)
+reproduce.add_to(app)
 
 
 def _option(text: str, panel: str, *, flag: str | None = None, show_default: bool | str = True) -> Any:
@@ -41,10 +43,12 @@ def _option(text: str, panel: str, *, flag: str | None = None, show_default: boo
 _METHOD, _NETWORK, _TRAINING, _RUN = "Method", "Network", "Training", "Run"
 
 ProblemName = Annotated[str, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")]
+Option = Annotated[list[str] | None, _option("Option of the problem, as NAME=NUMBER.", _METHOD, flag="--set")]
 EstimatorKind = Annotated[Kind, _option("How derivatives are estimated.", _METHOD)]
 Sigma = Annotated[float, _option("Size of finite steps.", _METHOD)]
-Directions = Annotated[int | None, _option("Directions K a step.", _METHOD, show_default="D, gaussian: 64")]
+Directions = Annotated[int | None, _option("Directions K a step.", _METHOD, show_default="of space, gaussian: 64")]
 Quantized = Annotated[Quantization, _option("How finite steps are quantized.", _METHOD)]
+Squares = Annotated[Squared, _option("How |grad u|^2 is estimated from few directions.", _METHOD)]
 Widths = Annotated[str, _option(f"Mantissa widths such as {DEFAULT_PRECISION}, or {FLOAT}.", _METHOD)]
 Hidden = Annotated[int, _option("Width of the hidden layers.", _NETWORK)]
 Layers = Annotated[int, _option("Number of hidden layers.", _NETWORK)]
@@ -55,7 +59,7 @@ ActivationName = Annotated[Activation, _option("Activation function.", _NETWORK)
 ContractionName = Annotated[Contraction, _option("How tensor trains are applied.", _NETWORK)]
 Steps = Annotated[int, _option("Length of the run.", _TRAINING)]
 Seed = Annotated[int, _option("Decides weights, points and rounding.", _TRAINING)]
-Batch = Annotated[int, _option("Interior points, and boundary points, a step.", _TRAINING)]
+Batch = Annotated[int, _option("Interior points, and points of each soft condition, a step.", _TRAINING)]
 LearningRate = Annotated[float, _option("Adam's at the first step; it falls to zero.", _TRAINING)]
 Threads = Annotated[int | None, _option("Threads; they change no bit of the result.", _RUN, show_default="all cores")]
 Address = Annotated[str, _option(f"What computes: {FORMS}.", _RUN)]
@@ -85,10 +89,12 @@ def _start(
 def _train(
     ctx: typer.Context,
     problem: Annotated[str | None, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")] = None,
+    options: Option = None,
     estimator: EstimatorKind = Settings.estimator,
     sigma: Sigma = Estimator.sigma,
     directions: Directions = None,
     quantization: Quantized = Estimator.quantization,
+    squared: Squares = Estimator.squared,
     precision: Widths = Settings.precision,
     hidden: Hidden = Settings.hidden,
     layers: Layers = Settings.layers,
@@ -115,7 +121,9 @@ def _train(
         settings = current.settings
     else:
         current, settings = None, _settings(ctx)
-    board = None if device == LOCAL else open_device(device, microbatches=settings.microbatches(), cores=cores or 255)
+    board = (
+        None if device == LOCAL else open_device(device, microbatches=sum(settings.microbatches()), cores=cores or 255)
+    )
     solver = settings.solver(count, board)
     if current is None:
         current = Run.create(run, settings, solver.state())
@@ -187,6 +195,8 @@ def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> 
     solver.restore(current.checkpoint.state)
     print(f"{_title(current.settings)}, step {solver.step_number} of {solver.steps}")
     print(f"relative L2    {solver.evaluate():.4e}")
+    for line in _unknowns(solver):
+        print(line)
     print(f"floors         {_floors(solver.problem.trivial_floor())}")
     print(f"weights sha256 {solver.weights_sha256()}")
 
@@ -235,9 +245,11 @@ def _problems() -> None:
 def _describe(
     ctx: typer.Context,
     problem: ProblemName,
+    options: Option = None,
     estimator: EstimatorKind = Settings.estimator,
     directions: Directions = None,
     quantization: Quantized = Estimator.quantization,
+    squared: Squares = Estimator.squared,
     precision: Widths = Settings.precision,
     hidden: Hidden = Settings.hidden,
     layers: Layers = Settings.layers,
@@ -261,9 +273,11 @@ def _fit(
     ctx: typer.Context,
     problem: ProblemName,
     board: BoardName,
+    options: Option = None,
     estimator: EstimatorKind = Settings.estimator,
     directions: Directions = None,
     quantization: Quantized = Estimator.quantization,
+    squared: Squares = Estimator.squared,
     precision: Widths = Settings.precision,
     hidden: Hidden = Settings.hidden,
     layers: Layers = Settings.layers,
@@ -280,9 +294,10 @@ def _fit(
     if precision == FLOAT:
         raise UsageError(f"a board computes in integers, not in {FLOAT}: choose widths such as {DEFAULT_PRECISION}")
     program, count = _program(settings)
-    memory = fit.memory(program, count, kind, settings.microbatches(), cores or kind.cores)
-    half = settings.microbatches() // 2
-    step = fit.cycles(program, [(half, count), (half, 0)], kind, memory)
+    inside, outside = settings.microbatches()
+    memory = fit.memory(program, count, kind, inside + outside, cores or kind.cores)
+    passes = [(inside, count), (outside, 0)] if outside else [(inside, count)]
+    step = fit.cycles(program, passes, kind, memory)
     _show(fit.table(memory, step, kind))
 
 
@@ -321,34 +336,40 @@ def _given(ctx: typer.Context) -> set[str]:
 
 
 def _flags(parameters: set[str]) -> str:
-    return ", ".join("--" + name.replace("_", "-") for name in sorted(parameters))
+    return ", ".join("--" + {"options": "set"}.get(name, name.replace("_", "-")) for name in sorted(parameters))
 
 
 def _settings(ctx: typer.Context) -> Settings:
     """The settings that the options spell, with every default filled in."""
-    values = {field.name: ctx.params[field.name] for field in fields(Settings) if field.name in ctx.params}
-    given = _given(ctx)
-    if values["problem"] is None:
+    given, options = _given(ctx), ctx.params
+    if options["problem"] is None:
         raise UsageError(f"name a problem to train: picopinn train {names()[0]}, or picopinn problems for a list")
-    dimensions = get(values["problem"]).dimensions
-    if ctx.params["dense"] and (unused := given & {"tt", "rank", "contraction"}):
+    if options["dense"] and (unused := given & {"tt", "rank", "contraction"}):
         raise UsageError(f"{_flags(unused)} is for tensor trains, and --dense has none: leave out one or the other")
-    values["tt"] = None if ctx.params["dense"] else parse_tt(values["tt"]) if values["tt"] else Network.tt
-    if values["estimator"] == "jet":
-        if unused := given & {"sigma", "quantization"}:
-            raise UsageError(
-                f"the jet estimator takes no finite steps: leave out {_flags(unused)}, or add --estimator orthogonal"
-            )
-        values |= {"sigma": None, "quantization": None}
-    settings = Settings(**values)
-    return replace(settings, directions=settings.stein().count(dimensions))
+    if options["estimator"] == "jet" and (unused := given & {"sigma", "quantization"}):
+        raise UsageError(
+            f"the jet estimator takes no finite steps: leave out {_flags(unused)}, or add --estimator orthogonal"
+        )
+    values = {field.name: options[field.name] for field in fields(Settings) if field.name in given}
+    if options["dense"]:
+        values["tt"] = None
+    elif "tt" in values:
+        values["tt"] = parse_tt(values["tt"])
+    values["options"] = dict(map(_option_given, options["options"] or ()))
+    return Settings.of(**{"problem": options["problem"]} | values)
+
+
+def _option_given(text: str) -> tuple[str, float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError as error:
+        raise UsageError(f"--set {text} is not understood: write NAME=NUMBER, such as --set frequency=4") from error
 
 
 def _program(settings: Settings) -> tuple[Program, int]:
     """What a device would be configured with, and for how many directions; floats as if they were integers."""
-    network, stein = settings.network(), settings.stein()
-    precision = Precision() if settings.precision == FLOAT else Precision.parse(settings.precision)
-    return network.program(precision, stein.mode), stein.count(network.inputs)
+    return settings.network().program(settings.widths(), settings.stein().mode), settings.streamed()
 
 
 def _resumable(ctx: typer.Context, path: Path) -> Run:
@@ -367,12 +388,23 @@ def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Mete
     if meter is not None:
         say(meter.memory())
     with train.reporting(console, solver.steps, solver.step_number, quiet, meter) as show:
-        train.train(run, solver, show)
-    result = train.finish(run, solver)
+        processor_ms = train.train(run, solver, show)
+    result = train.finish(run, solver, processor_ms)
     for warning in solver.engine.warnings():
         print(f"warning: {warning}", file=sys.stderr)
     floors, seconds = _floors(result["trivial_floor"]), result["seconds"]
+    for line in _unknowns(solver):
+        say(line)
     say(f"relative L2 {result['relative_l2']:.2e} ({floors}) in {seconds:.1f} s; see {run.picture}")
+
+
+def _unknowns(solver: Solver) -> list[str]:
+    """A line for each coefficient that was found."""
+    truth = solver.problem.true_unknowns
+    return [
+        f"{name} {value:.4f}" + (f" (true: {truth[name]:g})" if name in truth else "")
+        for name, value in solver.unknowns.items()
+    ]
 
 
 def _title(settings: Settings) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from .network import Network, Program, Tensor
+from .settings import FLOAT, Settings
 from .smx import BLOCK
 
 
@@ -62,6 +63,14 @@ def table(costs: Sequence[Layer], integers: bool) -> Table:
         cells = [f"{cost.parameters:,}", f"{cost.compression:.1f}x", f"{cost.products:,}", f"{cost.nbytes:,}"]
         result.add_row(cost.shape, *cells[: len(headings)])
     return result
+
+
+def parameter_bytes(settings: Settings) -> int:
+    """Bytes of a run's parameters: four each as floats, or as they travel in SMX."""
+    network, precision = settings.network(), settings.widths()
+    if settings.precision == FLOAT:
+        return 4 * network.parameters
+    return sum(layer.nbytes for layer in layers(network, network.program(precision, settings.stein().mode)))
 
 
 def device_table(program: Program, directions: int) -> Table:

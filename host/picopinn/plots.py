@@ -22,22 +22,38 @@ _BESIDE = (1.05, 0.0, 0.05, 1.0)  # where a panel's colour bar is, in units of t
 
 def picture(solver: Solver, rows: Sequence[Row]) -> bytes:
     """A PNG: for two dimensions three panels of the plane, else predictions against the reference; then the curves."""
+    points = solver.problem.test_points()
+    u, reference = solver.predict(points), solver.problem.solution(points)
+    plane = solver.problem.dimensions == 2
+    drawing = figure(12, 7.4 if plane else 5)
+    drawing.suptitle(f"{solver.problem.name}: relative L2 error {rows[-1].relative_l2:.2e}", fontsize=15)
+    below = _plane(drawing, points, u, reference) if plane else _scatter(drawing, u, reference)
+    _curves(below, rows)
+    return png(drawing)
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches that needs no screen."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    points = solver.problem.test_points()
-    u, reference = solver.predict(points), solver.problem.solution(points)
-    plane = solver.problem.dimensions == 2
-    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)
-    figure = Figure(figsize=(12, 7.4) if plane else (12, 5), dpi=130, layout=layout)
-    FigureCanvasAgg(figure)  # draws without a screen
-    figure.suptitle(f"{solver.problem.name}: relative L2 error {rows[-1].relative_l2:.2e}", fontsize=15)
-    below = _plane(figure, points, u, reference) if plane else _scatter(figure, u, reference)
-    _curves(below, rows)
+    result = Figure(figsize=(width, height), dpi=130, layout=ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1))
+    FigureCanvasAgg(result)
+    return result
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a file's content."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def plain(axes: Axes) -> None:
+    """Curves on a light grid, without a box."""
+    axes.grid(axis="y", color="#e3e5e8", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _plane(figure: Figure, points: Floats, u: Floats, reference: Floats) -> Axes:
@@ -86,6 +102,5 @@ def _curves(axes: Axes, rows: Sequence[Row]) -> None:
         *zip(*evaluated, strict=True), "o-", color=_ORANGE, markersize=4, clip_on=False, label="relative L2 error"
     )
     axes.set(title="training", xlabel="step", xlim=(0, steps[-1]))
-    axes.grid(axis="y", color="#e3e5e8", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    plain(axes)
     axes.legend(frameon=False)

@@ -229,6 +229,13 @@ class Run:
                 f"{self.path / _RESULT} is damaged ({error}): write it again with picopinn train --resume {self.path}"
             ) from error
 
+    def environment(self) -> dict[str, Any]:
+        """The machine and the versions that the run began on."""
+        try:
+            return dict(json.loads(self._read(_ENVIRONMENT)))
+        except (ValueError, TypeError) as error:
+            raise _damaged(self.path / _ENVIRONMENT, error) from error
+
     def _read(self, name: str) -> bytes:
         return _read(self.path / name)
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .device.base import Device
 from .errors import UsageError
-from .estimators import Estimator, Kind, Quantization
+from .estimators import Estimator, Kind, Quantization, Squared
 from .integer import IntegerEngine
 from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
 from .optim import DEFAULT_LEARNING_RATE
@@ -31,14 +32,17 @@ FLOAT = "float32"
 class Settings:
     """The choices of a run; the number of threads is none of them, since it changes no bit.
 
-    ``sigma`` and ``quantization`` are None for ``jet``, which takes no steps; ``tt`` is None for dense layers.
+    ``sigma`` and ``quantization`` are None for ``jet``, which takes no steps; ``tt`` is None for dense layers;
+    ``options`` are the problem's own.
     """
 
     problem: str
+    options: dict[str, float] = field(default_factory=dict)
     estimator: Kind = Estimator.kind
     sigma: float | None = None
     directions: int | None = None
     quantization: Quantization | None = None
+    squared: Squared = Estimator.squared
     precision: str = DEFAULT_PRECISION
     hidden: int = Network.hidden
     layers: int = Network.layers
@@ -50,6 +54,25 @@ class Settings:
     seed: int = 0
     batch: int = 100
     learning_rate: float = DEFAULT_LEARNING_RATE
+
+    @classmethod
+    def of(cls, problem: str, **given: Any) -> Settings:
+        """The settings of ``picopinn train PROBLEM`` with what is given; the problem's own defaults fill the rest.
+
+        Raises:
+            UsageError: no such problem or option of it, or directions that cannot work.
+        """
+        kind = get(problem)
+        values = {**kind.defaults, **given}
+        values["options"] = kind(**values.get("options", {})).chosen_options()
+        if values.get("estimator", Estimator.kind) == "jet":
+            values |= {"sigma": None, "quantization": None}
+        else:
+            values = {"sigma": Estimator.sigma, "quantization": Estimator.quantization} | values
+        if values.get("estimator") in ("gaussian", "smolyak"):
+            values["directions"] = given.get("directions")  # the problem's are for orthogonal ones
+        settings = cls(problem, **values)
+        return replace(settings, directions=settings.stein().chosen(kind.dimensions, kind.time))
 
     def to_toml(self) -> str:
         """The settings as TOML, one key a line; those that are None are left out."""
@@ -76,8 +99,8 @@ class Settings:
         return cls(**{key: _typed(key, table.get(key), hint) for key, hint in hints.items()})
 
     def pde(self) -> Problem:
-        """The problem by its name."""
-        return get(self.problem)()
+        """The problem by its name, with its options."""
+        return get(self.problem)(**self.options)
 
     def network(self) -> Network:
         """The network for the problem's dimensions."""
@@ -97,7 +120,16 @@ class Settings:
         """The estimator of derivatives."""
         steps = {"sigma": self.sigma, "quantization": self.quantization}
         given: dict[str, Any] = {key: value for key, value in steps.items() if value is not None}
-        return Estimator(self.estimator, directions=self.directions, **given)
+        return Estimator(self.estimator, directions=self.directions, squared=self.squared, **given)
+
+    def widths(self) -> Precision:
+        """Of the integers; for ``float32`` those that integers would have by default."""
+        return Precision() if self.precision == FLOAT else Precision.parse(self.precision)
+
+    def streamed(self) -> int:
+        """Directions that a device carries, that of time included."""
+        problem = self.pde()
+        return self.stein().count(problem.dimensions, problem.time)
 
     def solver(self, threads: int, device: Device | None = None) -> Solver:
         """A solver at step 0, on this computer's kernels or another device.
@@ -124,12 +156,26 @@ class Settings:
         network, stein = self.network(), self.stein()
         precision = Precision.parse(self.precision)
         engine = IntegerEngine(network, precision, stein.mode, seed=self.seed, threads=threads, device=device)
-        engine.prepare(stein.count(network.inputs))  # before a run begins: is there room?
+        engine.prepare(self.streamed())  # before a run begins: is there room?
         return engine
 
-    def microbatches(self) -> int:
-        """Of a step: four points each, inside and on the boundary."""
-        return 2 * blocks_of(self.batch)
+    def microbatches(self) -> tuple[int, int]:
+        """Of a step, four points each: inside, and at all soft conditions."""
+        return blocks_of(self.batch), blocks_of(self.batch * len(self.pde().conditions()))
+
+
+def options_of(given: Mapping[str, Any]) -> list[str]:
+    """The options of the command line that give these settings to :meth:`Settings.of`."""
+    words: list[str] = []
+    for name, value in given.items():
+        if name == "options":
+            words += [word for key, number in value.items() for word in ("--set", f"{key}={number:g}")]
+        elif name == "tt" and value is None:
+            words.append("--dense")
+        else:
+            text = "x".join(map(str, value)) if name == "tt" else str(value)
+            words += ["--" + name.replace("_", "-"), text]
+    return words
 
 
 def parse_tt(text: str) -> tuple[int, ...]:
@@ -149,6 +195,8 @@ def _mismatch(tt: tuple[int, ...], hidden: int) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key} = {_toml(number)}' for key, number in value.items())}}}"
     return json.dumps(value) if isinstance(value, str) else repr(value)
 
 
@@ -159,6 +207,8 @@ def _typed(key: str, value: object, hint: Any) -> Any:
         raise UsageError(f"setting {key} = {value!r} is of the wrong type, it must be {expected}")
     if isinstance(value, list):
         return tuple(value)
+    if isinstance(value, dict):
+        return {name: float(number) for name, number in value.items()}
     return float(value) if isinstance(value, int) and (hint is float or float in get_args(hint)) else value
 
 
@@ -167,6 +217,8 @@ def _fits(value: object, hint: Any) -> bool:
         return value in get_args(hint)
     if get_origin(hint) is tuple:
         return isinstance(value, list) and all(_fits(item, get_args(hint)[0]) for item in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(hint)[1]) for item in value.values())
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, option) for option in get_args(hint))
     return not isinstance(value, bool) and isinstance(value, (int, float) if hint is float else hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,7 @@ from .estimators import Estimator
 from .floating import FloatEngine
 from .network import DEFAULT_PRECISION, Floats, Mode, Network, Precision
 from .optim import DEFAULT_LEARNING_RATE, Adam
-from .problems import Field, Problem, check, linearize, relative_l2
+from .problems import Constraint, Field, Problem, Target, check, linearize, parts_read, relative_l2
 
 _WEIGHTS, _STEPS = 0, 1  # streams of random numbers of one seed
 _AHEAD = 16  # steps whose points are drawn together
@@ -27,12 +27,31 @@ _PREDICT = 1024  # points a forward; a multiple of 4, so that blocks do not depe
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step found: ``loss`` = ``residual`` + ``boundary``, before the weights of ``step`` (from 1) were moved."""
+    """What a step found: ``loss`` = ``residual`` + ``boundary``, before the weights of ``step`` (from 1) were moved;
+    ``boundary`` is the sum of all soft conditions."""
 
     step: int
     loss: float
     residual: float
     boundary: float
+
+
+@dataclass(frozen=True, eq=False)
+class _AtCondition:
+    """Points of one condition in a step, and the values that u should have where they are held."""
+
+    weight: float
+    points: Floats
+    target: Target
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn:
+    """What a step draws, as the problem gave it."""
+
+    inner: Floats
+    conditions: Sequence[_AtCondition]
+    directions: Floats
 
 
 class Solver:
@@ -47,7 +66,7 @@ class Solver:
         precision: widths such as ``w8a8g12``, or ``float32``.
         steps: length of the run; the learning rate reaches zero there.
         seed: of weights, points and rounding, 0 to 2^32 - 1.
-        batch: interior points, and boundary points, a step.
+        batch: interior points, and points of each soft condition, a step.
         learning_rate: Adam's at the first step.
         threads: for the integer kernels; the results do not depend on it.
         engine: another body than the computer itself, which then decides the precision.
@@ -79,13 +98,24 @@ class Solver:
         _check_shapes(problem, self.network, self.estimator)
         self.engine = engine or _engine(self.network, self.estimator.mode, precision, seed, threads)
         self.step_number = 0
-        self._drawn: dict[int, tuple[Floats, Floats, Floats]] = {}  # raw, by step
+        self._parts = parts_read(problem)
+        self._drawn: dict[int, _Drawn] = {}  # by step
         self.master = self._initial()
         self._adam = Adam(self.master.size, learning_rate, steps)
 
     def _initial(self) -> Floats:
+        """The network's parameters, then the problem's unknowns."""
         tensors = self.network.initial(np.random.default_rng([self.seed, _WEIGHTS]))
-        return np.concatenate([tensor.ravel() for tensor in tensors])
+        return np.concatenate([*(tensor.ravel() for tensor in tensors), [*self.problem.unknowns.values()]])
+
+    @property
+    def _weights(self) -> Floats:
+        return self.master[: self.network.parameters]
+
+    @property
+    def unknowns(self) -> dict[str, float]:
+        """Present values of the problem's unknown coefficients."""
+        return dict(zip(self.problem.unknowns, self.master[self.network.parameters :].tolist(), strict=True))
 
     @property
     def done(self) -> bool:
@@ -108,45 +138,66 @@ class Solver:
         if self.done:
             raise UsageError(f"the run's {self.steps} steps are taken: a longer run needs a new solver with more steps")
         with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is reported by its loss
-            progress, passes = self._loss()
+            progress, passes, by_unknowns = self._loss()
             gradient = self.engine.gradient(passes, self.step_number)
-            self._adam.update(self.master, gradient, self.step_number)
+            self._adam.update(self.master, np.concatenate([gradient, by_unknowns]), self.step_number)
         self.step_number += 1
         return progress
 
-    def _loss(self) -> tuple[Progress, list[Pass]]:
-        """The loss at this step's points, and what backward needs."""
-        self.engine.load(self.master)
-        inner, edge, directions = self._draw()
-        frame = self.estimator.frame(directions)
-        u = frame.derivatives(self.engine.forward(inner, directions))
-        residual, partials = linearize(self.problem, inner, u)
-        gap = self.engine.forward(edge, None)[:, 0] - self.problem.boundary(edge)
-        weight = self.problem.boundary_weight
-        progress = self._progress(float(residual @ residual) / self.batch, weight * float(gap @ gap) / self.batch)
-        slope = residual * (2 / self.batch)
-        bar = Field(partials.value * slope, partials.gradient * slope[:, None], partials.laplacian * slope)
-        at_edge = gap[:, None] * (2 * weight / self.batch)
-        return progress, [
-            Pass(inner, directions, frame.cotangents(bar)),
-            Pass(edge, None, at_edge),
-        ]
+    def _loss(self) -> tuple[Progress, list[Pass], list[float]]:
+        """The loss at this step's points, what backward needs, and the gradient by the unknowns."""
+        self.engine.load(self._weights)
+        drawn = self._draw()
+        residual, inside, by_unknowns = self._inside(drawn.inner, self.engine.snap_directions(drawn.directions))
+        conditions, at_points = self._at_conditions(drawn.conditions)
+        return self._progress(residual, conditions), [inside, *at_points], by_unknowns
 
-    def _draw(self) -> tuple[Floats, Floats, Floats]:
-        """Interior points, boundary points and directions of this step, as the engine holds them."""
+    def _inside(self, inner: Floats, directions: Floats) -> tuple[float, Pass, list[float]]:
+        """The residual's mean square at interior points, its cotangents there, and its gradient by the unknowns."""
+        x = self.engine.snap(inner)
+        frame = self.estimator.frame(directions, self.problem.time)
+        streams, constraint = self.engine.forward(x, directions), self.problem.constraint(x)
+        u = frame.derivatives(streams, self._parts, constraint)
+        if self.problem.unknowns:
+            u.unknowns = {name: np.full(len(x), value) for name, value in self.unknowns.items()}
+        residual, partials = linearize(self.problem, x, u)
+        bar = partials.scaled(residual * (2 / len(x)))
+        inside = Pass(x, directions, frame.cotangents(bar, streams, constraint))
+        return float(residual @ residual) / len(x), inside, self._by_unknowns(bar)
+
+    def _by_unknowns(self, bar: Field) -> list[float]:
+        """The loss's gradient by each unknown, from its cotangents at all points."""
+        found = vars(bar).get("unknowns", {})
+        return [float(found[name].sum()) if name in found else 0.0 for name in self.problem.unknowns]
+
+    def _at_conditions(self, drawn: Sequence[_AtCondition]) -> tuple[float, list[Pass]]:
+        """The weighted mean squares of all conditions, and their cotangents, in one pass or none."""
+        if not drawn:
+            return 0.0, []
+        x = self.engine.snap(np.concatenate([one.points for one in drawn]))
+        held = np.split(x, np.cumsum([len(one.points) for one in drawn[:-1]]))
+        values = np.concatenate([one.target(points) for one, points in zip(drawn, held, strict=True)])
+        weights = np.concatenate([np.full(len(one.points), one.weight / len(one.points)) for one in drawn])
+        constraint = self.problem.constraint(x)
+        gap = _values(self.engine.forward(x, None), constraint) - values
+        slope = 2 * weights * gap if constraint is None else 2 * weights * gap * constraint.factor.value
+        return float(weights @ gap**2), [Pass(x, None, slope[:, None])]
+
+    def _draw(self) -> _Drawn:
+        """Interior points, points of conditions and directions of this step."""
         if self.step_number not in self._drawn:  # some at a time: in the midst of kernels each draw would start cold
             ahead = range(self.step_number, min(self.step_number + _AHEAD, self.steps))
             self._drawn = {step: self._draw_of(step) for step in ahead}
-        inner, edge, directions = self._drawn[self.step_number]
-        return self.engine.snap(inner), self.engine.snap(edge), self.engine.snap_directions(directions)
+        return self._drawn[self.step_number]
 
-    def _draw_of(self, step: int) -> tuple[Floats, Floats, Floats]:
+    def _draw_of(self, step: int) -> _Drawn:
         rng = np.random.default_rng([self.seed, _STEPS, step])
-        inner, edge = self.problem.interior(rng, self.batch), self.problem.edge(rng, self.batch)
-        return inner, edge, self.estimator.draw(rng, self.problem.dimensions)
+        inner = self.problem.interior(rng, self.batch)
+        conditions = [_AtCondition(one.weight, *one.draw(rng, self.batch)) for one in self.problem.conditions()]
+        return _Drawn(inner, conditions, self.estimator.draw(rng, self.problem.dimensions, self.problem.time))
 
-    def _progress(self, residual: float, boundary: float) -> Progress:
-        progress = Progress(self.step_number + 1, residual + boundary, residual, boundary)
+    def _progress(self, residual: float, conditions: float) -> Progress:
+        progress = Progress(self.step_number + 1, residual + conditions, residual, conditions)
         if not math.isfinite(progress.loss):
             raise PicopinnError(f"the loss is {progress.loss} at step {progress.step}: try a smaller learning rate")
         return progress
@@ -157,11 +208,11 @@ class Solver:
         if x.ndim != 2 or x.shape[1] != self.problem.dimensions:
             raise UsageError(f"predict takes points of shape (n, {self.problem.dimensions}), got {x.shape}")
         points = self._evaluator.snap(x)
-        self._evaluator.load(self.master)
+        self._evaluator.load(self._weights)
         values = np.empty(len(x))
         for start in range(0, len(x), _PREDICT):
             part = slice(start, start + _PREDICT)
-            values[part] = self._evaluator.forward(points[part], None)[:, 0]
+            values[part] = _values(self._evaluator.forward(points[part], None), self.problem.constraint(points[part]))
         return values
 
     def evaluate(self) -> float:
@@ -208,6 +259,12 @@ class Solver:
         self.step_number = int(state["step"])
 
 
+def _values(streams: Floats, constraint: Constraint | None) -> Floats:
+    """u (n,) from the network's streams."""
+    value: Floats = streams[:, 0]
+    return value if constraint is None else constraint.offset.value + constraint.factor.value * value
+
+
 def _part(state: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): array for name, array in state.items() if name.startswith(prefix)}
 
@@ -232,7 +289,7 @@ def _check_numbers(steps: int, seed: int, batch: int, learning_rate: float, thre
 
 
 def _check_shapes(problem: Problem, network: Network, estimator: Estimator) -> None:
-    estimator.count(problem.dimensions)  # raises if the directions run out
+    estimator.count(problem.dimensions, problem.time)  # raises if the directions run out
     if network.inputs != problem.dimensions:
         raise UsageError(
             f"problem {problem.name!r} has {problem.dimensions} dimensions, the network {network.inputs} inputs: "

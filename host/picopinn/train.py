@@ -76,8 +76,11 @@ def progress(console: Console) -> Iterator[Callable[[str, float | None], None]]:
         yield show
 
 
-def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> None:
+def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> float | None:
     """Take the steps that are left, saving about every five seconds; ``show`` sees each.
+
+    Returns:
+        Processor milliseconds a step of this session, all threads together; None if there was no step left.
 
     Raises:
         InterruptedRunError: SIGINT or SIGTERM; the run was saved.
@@ -88,6 +91,7 @@ def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> None:
     start = time.monotonic() - run.checkpoint.seconds
     saved = time.monotonic()
     rows: list[Row] = []
+    first, processor = solver.step_number, time.process_time()
     with _noted_signals() as noted:
         while not solver.done:
             try:
@@ -102,10 +106,15 @@ def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> None:
                 rows.clear()
             if noted and not solver.done:
                 raise _interrupted(run, solver, noted[0])
+    taken = solver.step_number - first
+    return 1e3 * (time.process_time() - processor) / taken if taken else None
 
 
-def finish(run: Run, solver: Solver) -> dict[str, Any]:
-    """Write the result and the picture of a run whose steps are all taken; returns the result."""
+def finish(run: Run, solver: Solver, processor_ms: float | None) -> dict[str, Any]:
+    """Write the result and the picture of a run whose steps are all taken; returns the result.
+
+    ``processor_ms`` is what :func:`train` returned.
+    """
     rows = run.rows()
     result = {
         "problem": solver.problem.name,
@@ -115,8 +124,10 @@ def finish(run: Run, solver: Solver) -> dict[str, Any]:
         "steps": solver.steps,
         "seed": solver.seed,
         "relative_l2": rows[-1].relative_l2,
+        "unknowns": solver.unknowns,
         "trivial_floor": solver.problem.trivial_floor(),
         "seconds": round(run.checkpoint.seconds, 3),
+        "processor_ms_per_step": processor_ms,
         "weights_sha256": solver.weights_sha256(),
     }
     run.finish(result, plots.picture(solver, rows))

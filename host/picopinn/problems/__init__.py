@@ -5,10 +5,26 @@ from __future__ import annotations
 import difflib
 
 from ..errors import UsageError
-from .base import Field, Problem, check, linearize, relative_l2
+from .base import Problem, relative_l2
+from .field import Condition, Constraint, Field, Readings, Target
 from .poisson2d import Poisson2D
+from .residual import check, linearize, parts_read
 
-__all__ = ["REGISTRY", "Field", "Problem", "check", "get", "linearize", "names", "relative_l2"]
+__all__ = [
+    "REGISTRY",
+    "Condition",
+    "Constraint",
+    "Field",
+    "Problem",
+    "Readings",
+    "Target",
+    "check",
+    "get",
+    "linearize",
+    "names",
+    "parts_read",
+    "relative_l2",
+]
 
 REGISTRY: dict[str, type[Problem]] = {cls.name: cls for cls in (Poisson2D,)}
 

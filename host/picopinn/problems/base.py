@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
+from .field import Condition, Constraint, Field, Floats, Readings
 
-Floats = NDArray[np.float64]
-
-_STEP = 1e-20  # of the complex step: its square is lost against any residual worth training
-_TOGETHER = 1 << 15  # numbers of u that are moved at once
-_CHECK_STEP = 1e-4  # of the finite step it is compared with
 _GRID = 101  # test points a side in two dimensions
 _TEST_POINTS, _TEST_SEED = 2000, 20251209
-
-
-@dataclass(frozen=True, eq=False)
-class Field:
-    """u and its derivatives at n points: value (n,), gradient (n, D), laplacian (n,)."""
-
-    value: NDArray[Any]
-    gradient: NDArray[Any]
-    laplacian: NDArray[Any]
 
 
 class Problem:
@@ -44,23 +31,51 @@ class Problem:
     Attributes:
         name: how the command line calls it.
         dimensions: columns D of a point, time included.
+        time: the last column is time, and the Laplacian is over the others.
         boundary_weight: factor of the boundary's mean square in the loss.
         description: one line for listings.
+        options: numbers that an instance may choose, and their defaults; ``Mine(frequency=2)`` sets ``frequency``.
+        defaults: settings in which its runs differ from others (:class:`picopinn.settings.Settings`).
+        unknowns: coefficients that are trained beside the network, and where they start.
+        true_unknowns: what they should become, where that is known.
     """
 
     name: str = "custom"
     dimensions: int
+    time: bool = False
     boundary_weight: float = 1.0
     description: str = ""
+    options: ClassVar[Mapping[str, float]] = {}
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    unknowns: ClassVar[Mapping[str, float]] = {}
+    true_unknowns: ClassVar[Mapping[str, float]] = {}
+
+    def __init__(self, **options: float) -> None:
+        for name in options:
+            if name not in self.options:
+                known = f"its options are {', '.join(self.options)}" if self.options else "it has none"
+                raise UsageError(f"problem {self.name!r} has no option {name!r}: {known}")
+        for name, value in {**self.options, **options}.items():
+            setattr(self, name, value)
+
+    def chosen_options(self) -> dict[str, float]:
+        """The options of this instance."""
+        return {name: float(getattr(self, name)) for name in self.options}
+
+    @property
+    def space(self) -> slice:
+        """The columns of space."""
+        return slice(self.dimensions - self.time)
 
     def interior(self, rng: np.random.Generator, n: int) -> Floats:
         """n points (n, D) where the residual is trained; here uniform in the unit box."""
         return rng.random((n, self.dimensions))
 
     def edge(self, rng: np.random.Generator, n: int) -> Floats:
-        """n points (n, D) where the boundary values are trained; here uniform on the faces of the unit box."""
+        """n points (n, D) where the boundary values are trained; here uniform on the faces of the unit box, but for the
+        end of time."""
         x = rng.random((n, self.dimensions))
-        face = rng.integers(2 * self.dimensions, size=n)
+        face = rng.integers(2 * self.dimensions - self.time, size=n)
         x[np.arange(n), face // 2] = face % 2
         return x
 
@@ -71,6 +86,16 @@ class Problem:
         comparison); of ``x`` anything.
         """
         raise UsageError(f"problem {self.name!r} has no PDE: define residual(self, x, u) in its class")
+
+    def conditions(self) -> Sequence[Condition | Readings]:
+        """Penalties in the loss beside the residual; here the boundary, or none if there is a hard constraint."""
+        if self.constraint(self.interior(np.random.default_rng(0), 1)) is not None:
+            return ()
+        return (Condition("boundary", self.boundary_weight, self.edge, self.boundary),)
+
+    def constraint(self, x: Floats) -> Constraint | None:
+        """What u satisfies by construction at points x; here nothing."""
+        return None
 
     def boundary(self, x: Floats) -> Floats:
         """Dirichlet values (n,) at edge points; here those of the solution."""
@@ -99,107 +124,3 @@ class Problem:
 def relative_l2(u: Floats, reference: Floats) -> float:
     """|u - reference| / |reference| in the Euclidean norm."""
     return float(np.linalg.norm(u - reference) / np.linalg.norm(reference))
-
-
-def linearize(problem: Problem, x: Floats, u: Field) -> tuple[Floats, Field]:
-    """Residual (n,) at points x (n, D) and its partial derivatives by u, grad u and lap u, exact to rounding.
-
-    One complex step (Squire and Trapp, SIAM Review 1998) a component, D + 2 of them: the residual is evaluated at
-    so many copies of the points, together while they are few.
-
-    Raises:
-        UsageError: the residual has the wrong shape, or is not finite where u is.
-    """
-    count = 2 + x.shape[1]
-    partials = np.empty((count, len(x)))
-    together = max(1, _TOGETHER // partials.size)
-    for first in range(0, count, together):
-        some = range(first, min(first + together, count))
-        result = _stepped(problem, x, u, some)
-        partials[some.start : some.stop] = result.imag / _STEP
-    return np.array(result[0].real), Field(partials[0], partials[1:-1].T, partials[-1])
-
-
-def _stepped(problem: Problem, x: Floats, u: Field, components: range) -> NDArray[Any]:
-    """The residual (m, n) after an imaginary step of each of m components of u."""
-    moved = np.empty((2 + x.shape[1], len(components), len(x)), complex)
-    moved[0], moved[1:-1], moved[-1] = u.value, u.gradient.T[:, None], u.laplacian
-    for copy, component in enumerate(components):
-        moved[component, copy].imag = _STEP
-    flat = moved.reshape(len(moved), -1)
-    copies = np.concatenate([x] * len(components))
-    result = problem.residual(copies, Field(flat[0], flat[1:-1].T, flat[-1]))
-    return _checked(problem, copies, u, result).reshape(-1, len(x))
-
-
-def _checked(problem: Problem, x: Floats, u: Field, residual: Any) -> NDArray[Any]:
-    """The residual if it can be one. A u that diverged is the training's error, not the residual's."""
-    result = _shaped(problem, x, residual)
-    finite = np.isfinite(result)
-    if not finite.all() and all(np.isfinite(part).all() for part in (u.value, u.gradient, u.laplacian)):
-        at = np.array2string(x[np.argmin(finite)], precision=4, threshold=6, separator=", ")
-        raise UsageError(
-            f"the residual of problem {problem.name!r} is not finite at x = {at}: look there for a division by zero, "
-            "a logarithm or a power of a negative number"
-        )
-    return result
-
-
-def _shaped(problem: Problem, x: Floats, residual: Any) -> NDArray[Any]:
-    result: NDArray[Any] = np.asarray(residual)
-    if result.shape != (len(x),):
-        raise UsageError(
-            f"the residual of problem {problem.name!r} has shape {result.shape} for {len(x)} points: "
-            f"return one number a point, shape ({len(x)},)"
-        )
-    return result
-
-
-def check(problem: Problem) -> None:
-    """Try every part of a problem that training uses, on a few points.
-
-    Raises:
-        UsageError: which part is missing, has what wrong shape, or cannot be differentiated.
-    """
-    if not isinstance(problem, Problem):
-        raise UsageError(f"a problem is an instance of a Problem subclass, got {problem!r}: call the class, Mine()")
-    dimensions = getattr(problem, "dimensions", 0)
-    if not isinstance(dimensions, int) or dimensions < 1:
-        raise UsageError(f"problem {problem.name!r} needs dimensions, a positive integer: dimensions = 2 in its class")
-    rng = np.random.default_rng(0)
-    count = dimensions + 3  # unlike D, so that swapped axes show
-    inner, edge = problem.interior(rng, count), problem.edge(rng, count)
-    for what, value, shape in (
-        ("interior", inner, (count, dimensions)),
-        ("edge", edge, (count, dimensions)),
-        ("boundary", problem.boundary(edge), (count,)),
-    ):
-        if np.shape(value) != shape:
-            raise UsageError(f"{what} of problem {problem.name!r} returns shape {np.shape(value)}, expected {shape}")
-    _check_derivatives(problem, inner, rng)
-
-
-def _check_derivatives(problem: Problem, x: Floats, rng: np.random.Generator) -> None:
-    """Compare a complex with a finite step, because np.abs and the like drop the imaginary part without a word."""
-    u, d = rng.random((2, len(x), problem.dimensions + 2))
-
-    def along(step: complex) -> NDArray[Any]:
-        moved = u + step * d
-        return _shaped(problem, x, problem.residual(x, Field(moved[:, 0], moved[:, 1:-1], moved[:, -1])))
-
-    try:
-        exact = along(1j * _STEP).imag / _STEP
-    except TypeError as error:
-        raise UsageError(
-            f"the residual of problem {problem.name!r} fails on complex numbers, by which it is differentiated "
-            f"({error}): use analytic NumPy functions of u"
-        ) from error
-    plus, minus = along(_CHECK_STEP), along(-_CHECK_STEP)
-    finite = (plus - minus) / (2 * _CHECK_STEP)
-    known = np.isfinite(finite)  # these random u may lie outside the residual's domain
-    rounding = 1e-14 / _CHECK_STEP * np.abs(plus[known])
-    if not (np.abs(exact - finite)[known] <= 1e-3 * np.abs(finite[known]).max(initial=0.0) + rounding).all():
-        raise UsageError(
-            f"the residual of problem {problem.name!r} is not analytic in u (a complex and a finite step differ): "
-            "replace np.abs, np.real, np.conj or casts of u"
-        )

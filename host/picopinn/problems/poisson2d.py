@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .base import Field, Floats, Problem
+from .base import Problem
+from .field import Field, Floats
 
 
 class Poisson2D(Problem):
