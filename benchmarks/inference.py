@@ -53,7 +53,7 @@ def trained(folder: Path, run: Path | None) -> Trained:
         solver = settings.solver(1)
         solver.train()
         run = Run.create(folder / "run", settings, solver.state()).path
-    return Trained(Run.open(run))
+    return Trained.of(Run.open(run))
 
 
 class Models:

@@ -60,7 +60,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def solver(runs: Callable[[str], Path]) -> Solver:
-    return lambda name: Trained(Run.open(runs(name)))
+    return lambda name: Trained.of(Run.open(runs(name)))
 
 
 def predicted(solver: Trained, x: Floats) -> Floats:
@@ -376,8 +376,7 @@ def test_what_fails_while_writing_leaves_the_old_file(
 
 def test_a_solver_that_no_board_holds_is_refused() -> None:
     settings = Settings("poisson2d", hidden=512, tt=None, layers=3, steps=1, batch=4)
-    one = Trained.__new__(Trained)
-    one.settings, one.name, one.solver = settings, "poisson2d", settings.solver(1)
+    one = Trained(settings.solver(1))
     with pytest.raises(
         UsageError, match=r"needs [\d,]+ bytes .* in one piece; Raspberry Pi Pico has .*smaller network"
     ):

@@ -43,7 +43,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
             solver = settings.solver(1)
             solver.train()
             Run.create(folder / kind, settings, solver.state())
-        return folder / kind, Trained(Run.open(folder / kind))
+        return folder / kind, Trained.of(Run.open(folder / kind))
 
     return find
 

@@ -1,10 +1,13 @@
-"""How a trained solver lies in a file: a head, a program as CONFIGURE has it, parameters as WRITE has them."""
+"""How a trained solver lies in a file: a head, a program as CONFIGURE has it, the text of a hard constraint or nothing,
+and parameters as WRITE has them. The text is ``offset, factor``, both of a point ``x``: u = offset + factor N.
+"""
 
 from . import messages
 
 SUFFIX = ".ppn"
 MAGIC, FORMAT = b"u(x)", 1
-HEAD = "<4s4HIII"  # MAGIC, FORMAT, version of numbers, inputs, program bytes; parameter blocks and bytes, CRC-32
+HEAD = "<4s4H4I"  # MAGIC, FORMAT, version of numbers, inputs, program bytes; text bytes, blocks, parameter bytes, CRC
+FUNCTIONS = ("sin", "cos", "exp", "log", "sqrt")  # of ``math``, that a text may name
 BLOCK = 33  # bytes of a parameter block, unpacked
 
 

@@ -5,11 +5,11 @@ into memory.
 """
 
 import gc
+import math
 import os
 from array import array
 from binascii import crc32
 from io import BytesIO
-from math import frexp, ldexp
 from struct import pack, unpack_from
 
 from . import frames, messages, stored
@@ -21,7 +21,8 @@ _ROWS = 4  # points of a microbatch
 class Trained:
     """u of a trained solver: ``u(0.3, 0.7)``, or ``u.values(points)``.
 
-    Values are the nearest floats to those of ``Solver.predict`` on a computer, at the same points in the same order.
+    Values are the nearest floats to those of ``Solver.predict`` on a computer, at the same points in the same order; a
+    hard constraint is computed in the board's own floats.
 
     Args:
         name: of the file, without its suffix.
@@ -37,10 +38,13 @@ class Trained:
 
         self._native, self.name = native, name
         with _open(name + SUFFIX) as file:
-            self.inputs, program, blocks, parameters, self._crc = self._read_head(file)
+            self.inputs, program, text, blocks, parameters, self._crc = self._read_head(file)
             self._take(file.read(program))
+            text = file.read(text)
+            self._found = crc32(text, self._found)
             place = stored.BLOCK * blocks - parameters
             self._fill(file, memoryview(self._tapes)[place : place + parameters])
+        self._constraint = _function(text.decode()) if text else None
         self._begin()
         self._ask(messages.LOAD, b"")
 
@@ -52,11 +56,17 @@ class Trained:
         found = []
         for first in range(0, len(points), _ROWS):
             some = points[first : first + _ROWS]
-            payload = pack(messages.FORWARD_HEAD, 0, 1, 0) + self._encode(some)
-            self._ask(messages.FORWARD, payload)
-            exponent = unpack_from("<h", self._answer, messages.size(messages.FLAGS_HEAD) + 4 * _ROWS)[0]
-            mantissas = unpack_from("<4i", self._answer, messages.size(messages.FLAGS_HEAD))
-            found += [_real(m, exponent) for m in mantissas[: len(some)]]
+            mantissas, exponents = self._encode(some)
+            head = pack(messages.FORWARD_HEAD, 0, 1, 0)
+            self._ask(messages.FORWARD, head + bytes(mantissas) + bytes(exponents))
+            answered = messages.size(messages.FLAGS_HEAD)
+            exponent = unpack_from("<h", self._answer, answered + 4 * _ROWS)[0]
+            for row, m in enumerate(unpack_from("<4i", self._answer, answered)[: len(some)]):
+                value = _real(m, exponent)
+                if self._constraint:
+                    offset, factor = self._constraint(self._held(mantissas, exponents, row))
+                    value = offset + factor * value
+                found.append(value)
         return found
 
     # ---- the file
@@ -142,7 +152,12 @@ class Trained:
                     mantissas[row * inputs + c] = m = _mantissa(point[c], exponent)
                     some |= m
             exponents.append(exponent if some else -128)
-        return bytes(mantissas) + bytes(exponents)
+        return mantissas, exponents
+
+    def _held(self, mantissas, exponents, row):
+        """The point that the network has."""
+        start = row * self.inputs
+        return [math.ldexp(float(mantissas[start + c]), exponents[c // 4]) for c in range(self.inputs)]
 
 
 def _open(path):
@@ -152,6 +167,11 @@ def _open(path):
         there = [name for name in os.listdir() if name.endswith(SUFFIX)]
         advice = "there are " + ", ".join(sorted(there)) if there else "picopinn flash --solver RUN puts one here"
         raise OSError(f"no {path} on this board: {advice}") from None
+
+
+def _function(text):
+    """Of a constraint's text."""
+    return eval(f"lambda x: ({text})", {name: getattr(math, name) for name in stored.FUNCTIONS})
 
 
 def _no_time():
@@ -166,12 +186,12 @@ def _exponent(numbers):
         if not abs(number) < 1e38:
             raise ValueError("coordinates are finite numbers below 1e38")
         largest = max(largest, abs(number))
-    return max(frexp(largest)[1] - 15, -127)
+    return max(math.frexp(largest)[1] - 15, -127)
 
 
 def _mantissa(number, exponent):
     """The nearest, ties away from zero."""
-    size = ldexp(abs(number), -exponent)
+    size = math.ldexp(abs(number), -exponent)
     whole = int(size)
     whole = min(whole + (size - whole >= 0.5), 32767)
     return -whole if number < 0 else whole
@@ -179,4 +199,4 @@ def _mantissa(number, exponent):
 
 def _real(m, exponent):
     """m * 2^exponent as the nearest float: m has up to 31 bits, a board's floats 24."""
-    return ldexp(float(m >> 16) * 65536.0 + float(m & 0xFFFF), exponent)
+    return math.ldexp(float(m >> 16) * 65536.0 + float(m & 0xFFFF), exponent)

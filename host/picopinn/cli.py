@@ -143,7 +143,7 @@ def _flash(
 ) -> None:
     """Put picopinn on a board."""
     kind = boards.load(board)
-    solvers = export.for_board([export.Trained(Run.open(run)) for run in solver or []], kind)
+    solvers = export.for_board([export.Trained.of(Run.open(run)) for run in solver or []], kind)
     if volume and port:
         raise UsageError("a board is at a volume or at a port: give one of --volume and --port")
     with train.progress(Console()) as show:
@@ -225,7 +225,7 @@ def _export(
     """Write a trained solver for use elsewhere."""
     current = Run.open(run)
     path = export.target(to, current.settings.problem)
-    for file in export.export(export.Trained(current), path, int8, force):
+    for file in export.export(export.Trained.of(current), path, int8, force):
         print(f"{file}: {file.stat().st_size:,} bytes")
 
 

@@ -16,7 +16,7 @@ from .trained import Trained
 
 
 def write(trained: Trained) -> bytes:
-    """The file: a head, the program as CONFIGURE has it, the parameters as WRITE has them.
+    """The file: a head, the program as CONFIGURE has it, a hard constraint, the parameters as WRITE has them.
 
     Raises:
         UsageError: the run computes in floats.
@@ -24,8 +24,11 @@ def write(trained: Trained) -> bytes:
     require_integers(trained, "a board")
     program = program_bytes(trained.program, 0)
     parameters = Parameters(trained.program).pack(trained.parameters)
-    content = program + parameters
-    sizes = (trained.program.inputs, len(program), len(trained.parameters.exponents), len(parameters), crc32(content))
+    constraint = trained.formulas
+    text = f"{constraint.offset.text()}, {constraint.factor.text()}".encode() if constraint else b""
+    content = program + text + parameters
+    blocks = len(trained.parameters.exponents)
+    sizes = (trained.program.inputs, len(program), len(text), blocks, len(parameters), crc32(content))
     return pack(stored.HEAD, stored.MAGIC, stored.FORMAT, NUMBERS, *sizes) + content
 
 

@@ -11,10 +11,12 @@ from ..kernels import NUMBERS, Plan
 from ..network import ACTIVATIONS, MODES, Chain, Stage
 from ..network import DEFAULT_PRECISION as WIDTHS
 from ..settings import FLOAT
+from .expression import Formulas
 from .int8 import calibration_points
 from .trained import Trained
 
 _CHECKED = 16  # points whose values the main compares
+_ROUNDING = 1e-9  # of a constraint's formulas
 _COLUMNS = 110  # of a line of numbers
 
 _HEADER = """\
@@ -23,7 +25,7 @@ _HEADER = """\
  *   if (!{name}_open()) ...                 once: unpacks the weights; 0 if all is well
  *   {name}(count, points, values);          u at points (x1, x2, ...), doubles
  *
- * The values have the bits of picopinn's Solver.predict for the same points: four at a time share a block, so a point
+ * {bits}: four at a time share a block, so a point
  * by itself may end with other bits than among others. Include this in one source file, and compile it with
  * kernels_c/src/?*.c and -Ikernels_c/include. It takes {memory:,} bytes of memory and {constants:,} of constants.
  */
@@ -32,8 +34,7 @@ _HEADER = """\
 
 #include "ppn/ppn.h"
 
-#include <string.h>
-
+{headers}
 #if PPN_VERSION != {numbers}
 #error "this was exported for version {numbers} of the arithmetic: take the kernels_c of that picopinn, or export anew"
 #endif
@@ -110,7 +111,7 @@ static double {name}_real(int32_t m, int exponent) {{
     return m * power;
 }}
 
-/* u at |count| points, finite and below 2^127. */
+{constraint}/* u at |count| points, finite and below 2^127. */
 static void {name}(uint32_t count, const double (*x)[{inputs}], double *u) {{
     int16_t mantissas[{blocks} * 16], out_exp;
     int8_t exps[{blocks}];
@@ -120,11 +121,21 @@ static void {name}(uint32_t count, const double (*x)[{inputs}], double *u) {{
         uint32_t some = count - done < 4 ? count - done : 4;
         {name}_encode(some, x + done, mantissas, exps);
         ppn_forward(&{name}_net, (uint8_t *){name}_weights, (uint8_t *){name}_scratch, &batch, out, &out_exp);
-        for (uint32_t r = 0; r < some; r++) u[done + r] = {name}_real(out[4 * r], out_exp);
+        for (uint32_t r = 0; r < some; r++) u[done + r] = {value};
     }}
 }}
 
 #endif
+"""
+
+_CONSTRAINT = """\
+/* The problem's hard constraint, at a point as the network has it: offset + factor N. */
+static double {name}_constrained(const int16_t *mantissas, const int8_t *exps, uint32_t row, double network) {{
+    double x[{inputs}];
+    for (uint32_t c = 0; c < {inputs}; c++) x[c] = {name}_real(mantissas[c / 4 * 16 + 4 * row + c % 4], exps[c / 4]);
+    return {offset} + {factor} * network;
+}}
+
 """
 
 _MAIN = """\
@@ -144,12 +155,12 @@ static const double expected[{checked}] = {{
 {values}}};
 double u[{checked}];
 
-/* How many values have other bits; -1: the network is none. */
+/* How many values differ{by}; -1: the network is none. */
 static int check(void) {{
     int differ = 0;
     if ({name}_open()) return -1;
     {name}({checked}, x, u);
-    for (int k = 0; k < {checked}; k++) differ += u[k] != expected[k];
+    for (int k = 0; k < {checked}; k++) differ += {differs};
     return differ;
 }}
 
@@ -200,7 +211,7 @@ def require_integers(trained: Trained, what: str) -> None:
 
 
 def _fields(trained: Trained, stem: str) -> dict[str, Any]:
-    program, weights, settings = trained.program, trained.parameters, trained.settings
+    program, weights = trained.program, trained.parameters
     plan = Plan(program, 0)
     regions = {name: -(-getattr(plan.sizes, name) // 4) for name in ("weights", "scratch", "tape")}
     name = re.sub(r"\W", "_", trained.name)
@@ -211,7 +222,8 @@ def _fields(trained: Trained, stem: str) -> dict[str, Any]:
     network += [ACTIVATIONS.index(program.activation), MODES.index(program.mode)]
     network += [bits.weights, bits.activations, bits.base, bits.gradients]
     return {
-        "title": f"u of {trained.name}, as trained by picopinn ({settings.precision}, {settings.steps} steps)",
+        **(_free(name) if trained.formulas is None else _constrained(name, program.inputs, trained.formulas)),
+        "title": trained.title,
         "name": name,
         "upper": name.upper(),
         "guard": f"{name.upper()}_H",
@@ -232,6 +244,31 @@ def _fields(trained: Trained, stem: str) -> dict[str, Any]:
         "values": _lines(float(value).hex() for value in u),
         "example": " ".join(["0.5"] * program.inputs),
         **regions,
+    }
+
+
+def _free(name: str) -> dict[str, str]:
+    """What a header and its main say of a problem without a hard constraint."""
+    return {
+        "bits": "The values have the bits of picopinn's Solver.predict for the same points",
+        "headers": "#include <string.h>\n",
+        "constraint": "",
+        "value": f"{name}_real(out[4 * r], out_exp)",
+        "by": "",
+        "differs": "u[k] != expected[k]",
+    }
+
+
+def _constrained(name: str, inputs: int, constraint: Formulas) -> dict[str, str]:
+    """The same with one. Its functions are those of another library than NumPy's, and sums go another way."""
+    offset, factor = constraint.offset.text(), constraint.factor.text()
+    return {
+        "bits": "The network's values have the bits of picopinn's, before the problem's hard constraint",
+        "headers": "#include <math.h>\n#include <string.h>\n",
+        "constraint": _CONSTRAINT.format(name=name, inputs=inputs, offset=offset, factor=factor),
+        "value": f"{name}_constrained(mantissas, exps, r, {name}_real(out[4 * r], out_exp))",
+        "by": " by more than rounding",
+        "differs": f"!(u[k] - expected[k] < {_ROUNDING} && expected[k] - u[k] < {_ROUNDING})",
     }
 
 

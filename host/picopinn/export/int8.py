@@ -52,26 +52,29 @@ class Int8Layer:
 
 @dataclass(frozen=True, eq=False)
 class Int8Network:
-    """How x is stored, and the layers."""
+    """How x is stored, the layers, and how u is stored where a hard constraint makes it of the network's values."""
 
     inputs: Affine
     layers: list[Int8Layer]
+    constrained: Affine
 
 
 def quantize(trained: Trained) -> Int8Network:
     """The network in INT8, calibrated on its problem; the same for the same run."""
     phi = np.tanh if trained.network.activation == "tanh" else np.sin
-    real = calibration_points(trained.problem)  # what a float network has before each layer
-    network = Int8Network(span(real), [])
-    affine, steps = network.inputs, hold(real, network.inputs)  # and the integers
+    x = real = calibration_points(trained.problem)  # what a float network has before each layer
+    inputs = affine = span(x)
+    steps, layers = hold(x, inputs), []  # and the integers
     for layer in trained.layers:
         sums = real @ layer.matrix.T + (0 if layer.bias is None else layer.bias)
         made = _layer(layer, sums, steps, affine)
-        network.layers.append(made)
+        layers.append(made)
         real, affine, steps = sums, made.outputs, made.sums(steps)
         if layer.activates:
             real, steps, affine = phi(sums), hold(phi(steps * affine.scale), ACTIVATED), ACTIVATED
-    return network
+    constraint = trained.problem.constraint(x)
+    u = real if constraint is None else constraint.offset.value + constraint.factor.value * real[:, 0]
+    return Int8Network(inputs, layers, span(u))
 
 
 def calibration_points(problem: Problem) -> Floats:

@@ -1,4 +1,4 @@
-"""What every format starts from: a finished run's network as dense layers, with the very weights that it uses."""
+"""What every format starts from: a trained network as dense layers, with the very weights that it uses."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 
 from ..device.base import Gradients, Rows
 from ..errors import PicopinnError
-from ..integer import Layout
-from ..network import Floats, Network, Precision, Program, Stage, Tensor
-from ..problems import Problem
+from ..integer import IntegerEngine, Layout
+from ..network import Floats, Precision, Program, Stage, Tensor
 from ..reference import Reference
 from ..runs import Run
 from ..settings import FLOAT, Settings
 from ..solver import Solver
+from .expression import Formulas, formulas
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,50 +36,66 @@ class Layer:
 
 
 class Trained:
-    """The solver of a finished run.
+    """A trained solver, to be exported.
 
-    Attributes:
-        name: of the problem.
-        settings, solver: of the run, at its last step.
-
-    Raises:
-        PicopinnError: the run has steps left.
+    Args:
+        solver: at its last step.
+        settings: of its run, if it is one.
     """
 
-    def __init__(self, run: Run, threads: int = 1) -> None:
-        self.settings: Settings = run.settings
-        if run.checkpoint.step < self.settings.steps:
+    def __init__(self, solver: Solver, settings: Settings | None = None) -> None:
+        self.solver, self.settings = solver, settings
+        self.problem, self.network = solver.problem, solver.network
+        self.name = solver.problem.name
+
+    @classmethod
+    def of(cls, run: Run) -> Trained:
+        """The solver of a finished run.
+
+        Raises:
+            PicopinnError: the run has steps left.
+        """
+        settings = run.settings
+        if run.checkpoint.step < settings.steps:
             raise PicopinnError(
-                f"{run.path} stands at step {run.checkpoint.step} of {self.settings.steps}: finish it with "
+                f"{run.path} stands at step {run.checkpoint.step} of {settings.steps}: finish it with "
                 f"picopinn train --resume {run.path}, then export it"
             )
-        self.name = self.settings.problem
-        self.solver: Solver = self.settings.solver(threads)
-        self.solver.restore(run.checkpoint.state)
+        solver = settings.solver(1)
+        solver.restore(run.checkpoint.state)
+        return cls(solver, settings)
 
     @property
-    def network(self) -> Network:
-        return self.solver.network
-
-    @property
-    def problem(self) -> Problem:
-        return self.solver.problem
+    def title(self) -> str:
+        """What it is, for the files' readers."""
+        engine = self.solver.engine
+        widths = str(engine.program.precision) if isinstance(engine, IntegerEngine) else FLOAT
+        return f"u of {self.name}, as trained by picopinn ({widths}, {self.solver.step_number} steps)"
 
     @property
     def integers(self) -> bool:
-        """Whether the run computes in SMX integers."""
-        return self.settings.precision != FLOAT
+        """Whether it computes in SMX integers."""
+        return isinstance(self.solver.engine, IntegerEngine)
+
+    @cached_property
+    def formulas(self) -> Formulas | None:
+        """The problem's hard constraint; UsageError if it does what formulas cannot say."""
+        return formulas(self.problem)
 
     @cached_property
     def program(self) -> Program:
-        """What a device evaluates, at the widths that ``Solver.predict`` uses; of a float run, its shapes."""
-        widths = Precision.parse(self.settings.precision) if self.integers else Precision()
-        return self.network.program(widths.evaluation(), "jet")
+        """What a device evaluates, at the widths that ``Solver.predict`` uses; of floats, the shapes."""
+        evaluator = self.solver.engine.evaluator()
+        return evaluator.program if isinstance(evaluator, IntegerEngine) else self.network.program(Precision(), "jet")
 
     @cached_property
     def parameters(self) -> Rows:
         """The blocks that a device loads, in ``Program.tensors`` order."""
-        return Layout(self.program).encode(self.solver.master)
+        return Layout(self.program).encode(self._weights)
+
+    @property
+    def _weights(self) -> Floats:
+        return self.solver.master[: self.network.parameters]  # unknowns of the problem may follow
 
     @cached_property
     def tensors(self) -> dict[str, Floats]:
@@ -88,7 +104,7 @@ class Trained:
             nothing = np.empty(0, np.uint32)
             flat = Layout(self.program).decode(Gradients(self.parameters, nothing))
         else:
-            flat = self.solver.master.astype(np.float32).astype(np.float64)
+            flat = self._weights.astype(np.float32).astype(np.float64)
         ends = np.cumsum([tensor.size for tensor in self.program.tensors])
         parts = np.split(flat, ends[:-1])
         return {t.name: part.reshape(t.shape) for t, part in zip(self.program.tensors, parts, strict=True)}
