@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hard
 import numpy as np
 import pytest
 from test_compilers import ARMS, FLAGS, INSTALL_GCC, SOURCES, Bare
@@ -214,7 +216,7 @@ def built(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Pat
     objects = sorted(map(str, folder.glob("*.o")))
 
     def build(main: Path) -> Path:
-        subprocess.run([*command, str(main), *objects, "-o", str(main.with_suffix(""))], check=True)
+        subprocess.run([*command, str(main), *objects, "-lm", "-o", str(main.with_suffix(""))], check=True)
         return main.with_suffix("")
 
     return build
@@ -251,13 +253,13 @@ def test_a_header_that_was_spoiled_is_noticed(sources: Callable[[str], Path], bu
 
 
 @pytest.mark.parametrize(
-    ("kind", "compiler"), [("default", "gcc"), ("sine", "gcc"), ("dense", "gcc"), ("default", "clang")]
+    ("kind", "compiler"), [("default", "gcc"), ("sine", "gcc"), ("dense", "gcc"), ("default", "clang"), ("ball", "gcc")]
 )
 def test_c_on_a_cortex_m0(
     kind: str,
     compiler: str,
-    sources: Callable[[str], Path],
     solver: Solver,
+    constrained: Callable[[str], Trained],
     tmp_path: Path,
     need: Need,
 ) -> None:
@@ -267,13 +269,88 @@ def test_c_on_a_cortex_m0(
     need("elftools", "pip install pyelftools")
     command = [*need(tool, fix), *(["cc"] if tool == "ziglang" else [])]
     memory = [str(MEMORY_C)] if compiler == "gcc" else []  # gcc's library has no memcpy, zig's does
-    program = Bare(command, flags, [*memory, *libraries], tmp_path, sources(kind), "main")
+    one = constrained(kind) if kind in HARD else solver(kind)
+    main = export.export(one, tmp_path / "solver.h")[1]
+    program = Bare(command, flags, [*memory, *libraries], tmp_path, main, "main")
     machine, unaligned = program.start({})
     assert machine.reg_read(arm.UC_ARM_REG_R0) == 0
     assert unaligned == []
     u = np.frombuffer(machine.mem_read(program.symbol("u"), 16 * 8), "<f8")
-    expected = predicted(solver(kind), int8.calibration_points(solver(kind).problem)[-16:])
-    np.testing.assert_array_equal(u, expected)
+    expected = predicted(one, int8.calibration_points(one.problem)[-16:])
+    np.testing.assert_allclose(u, expected, rtol=1e-12 if kind in HARD else 0)
+
+
+# ---- hard constraints
+
+HARD = {"wave": hard.Wave, "ball": hard.Ball}
+
+
+@pytest.fixture(scope="session")
+def constrained() -> Callable[[str], Trained]:
+    return lambda name: Trained(hard.solver(HARD[name]()))
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_formulas_say_what_the_constraint_does(name: str, constrained: Callable[[str], Trained]) -> None:
+    one = constrained(name)
+    x = one.problem.interior(np.random.default_rng(0), 50)
+    formulas, constraint = one.formulas, one.problem.constraint(x)
+    assert formulas and constraint
+    for formula, field in ((formulas.offset, constraint.offset), (formulas.factor, constraint.factor)):
+        found = [eval(formula.text(), vars(math), {"x": point}) for point in x.tolist()]
+        np.testing.assert_allclose(found, field.value, rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+@pytest.mark.parametrize("problem", HARD)
+def test_models_hold_the_constraint(
+    problem: str,
+    name: str,
+    constrained: Callable[[str], Trained],
+    runtime: Callable[[str], toolchain.Runtime],
+    tmp_path: Path,
+) -> None:
+    one, environment = constrained(problem), runtime(name)
+    x = one.problem.interior(np.random.default_rng(0), 500)
+    np.save(tmp_path / "x.npy", x)
+    files = [export.export(one, tmp_path / f"{small}.tflite", int8=small)[0] for small in (False, True)]
+    environment.run(RUN_TFLITE, tmp_path / "out.npz", tmp_path / "x.npy", "1", *files)
+    with np.load(tmp_path / "out.npz") as out:
+        (u, small), operators = [out[f"values{k}"][:, 0] for k in (0, 1)], out["operators0"].tolist()
+    assert relative_l2(u, predicted(one, x)) <= 1e-4
+    assert relative_l2(small, predicted(one, x)) <= 2e-2
+    assert len(operators) < 30  # like terms are one operator
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_c_holds_the_constraint(
+    name: str, constrained: Callable[[str], Trained], built: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    one = constrained(name)
+    program = built(export.export(one, tmp_path / f"{name}.h")[1])
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert said == "0 of 16 values differ from those exported\n"
+    point = [0.3] * one.problem.dimensions
+    said = subprocess.run([program, *map(repr, point)], capture_output=True, text=True, check=True).stdout
+    assert float(said) == pytest.approx(predicted(one, np.array([point]))[0], rel=1e-12)
+
+
+def test_npz_tells_the_constraint(constrained: Callable[[str], Trained], tmp_path: Path) -> None:
+    one = constrained("wave")
+    with np.load(export.export(one, tmp_path / "u.npz")[0]) as file:
+        assert one.formulas
+        assert (file["offset"], file["factor"]) == (one.formulas.offset.text(), one.formulas.factor.text())
+        assert "settings" not in file  # it comes of no run
+
+
+@pytest.mark.parametrize("to", ["u.tflite", "u.h", "u.npz", "u.ppn"])
+def test_a_constraint_without_formulas_is_refused(to: str, tmp_path: Path) -> None:
+    one = Trained(hard.solver(hard.Tangent()))
+    with pytest.raises(
+        UsageError, match=r"constraint of problem 'tangent' cannot be exported \(.*tan method\): compute it with"
+    ):
+        export.export(one, tmp_path / to)
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- the command, and what a person can do wrong

@@ -8,11 +8,12 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import hard
 import numpy as np
 import pytest
 from mpremote.transport_serial import SerialTransport
 
-from picopinn import boards, cli, flash, image
+from picopinn import Problem, boards, cli, flash, image
 from picopinn.export import Trained, board
 from picopinn.link.emulator import EmulatedBoard
 from picopinn.network import Floats
@@ -92,6 +93,18 @@ def test_the_same_bits_under_the_unix_port(
     )
     np.testing.assert_array_equal(together, one.solver.predict(np.array(POINTS)))
     np.testing.assert_array_equal(apart, [one.solver.predict(np.array([x]))[0] for x in POINTS])
+
+
+@pytest.mark.parametrize("problem", [hard.Wave, hard.Ball])
+def test_a_hard_constraint_holds(
+    problem: type[Problem], prompt: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    one = Trained(hard.solver(problem()))
+    points = one.problem.interior(np.random.default_rng(0), 6)
+    program = f"import ppn; print(ppn.solver('{one.name}').values({points.tolist()}))"
+    done = prompt(program, **{one.name: board.write(one)})
+    assert not done.stderr, done.stderr
+    np.testing.assert_allclose(eval(done.stdout), one.solver.predict(points), rtol=1e-12)
 
 
 def spoiled(content: bytes, at: int) -> bytes:
@@ -187,6 +200,16 @@ def assert_evaluates(port: str, one: Trained) -> None:
             ask(prompt, "print(pack('f', u(0.3, 0.7)).hex())")
             == one.solver.predict(singles(POINTS[:1])).astype("<f4").tobytes().hex()
         )
+
+
+def test_a_board_computes_constraints_in_its_floats(bare_image: Path) -> None:
+    kind, one = boards.load("rp2040"), Trained(hard.solver(hard.Wave()))
+    points = one.problem.interior(np.random.default_rng(0), 5)
+    with contextlib.closing(EmulatedBoard(bare_image)) as emulated:
+        flash.push(kind, {**image.application(kind.arch), "wave.ppn": board.write(one)}, emulated.port, lambda *_: None)
+        with flash.prompt_at(emulated.port) as prompt:
+            said = ask(prompt, f"import ppn; print(ppn.solver('wave').values({points.tolist()}))")
+    np.testing.assert_allclose(eval(said), one.solver.predict(points), rtol=1e-5, atol=1e-6)
 
 
 def test_a_board_without_room_says_how_much_it_takes(saved: Saved, bare_image: Path) -> None:

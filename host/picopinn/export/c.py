@@ -141,7 +141,7 @@ static double {name}_constrained(const int16_t *mantissas, const int8_t *exps, u
 _MAIN = """\
 /* {title}
  *
- *   cc -std=c11 -O2 -Ikernels_c/include {file}.c kernels_c/src/?*.c -o {name}
+ *   cc -std=c11 -O2 -Ikernels_c/include {file}.c kernels_c/src/?*.c{library} -o {name}
  *   ./{name}              compares u at {checked} points with what picopinn had when it exported
  *   ./{name} {example}      u there
  *
@@ -252,6 +252,7 @@ def _free(name: str) -> dict[str, str]:
     return {
         "bits": "The values have the bits of picopinn's Solver.predict for the same points",
         "headers": "#include <string.h>\n",
+        "library": "",
         "constraint": "",
         "value": f"{name}_real(out[4 * r], out_exp)",
         "by": "",
@@ -262,9 +263,11 @@ def _free(name: str) -> dict[str, str]:
 def _constrained(name: str, inputs: int, constraint: Formulas) -> dict[str, str]:
     """The same with one. Its functions are those of another library than NumPy's, and sums go another way."""
     offset, factor = constraint.offset.text(), constraint.factor.text()
+    functions = re.search(r"[a-z]{2}\(", offset + factor)
     return {
         "bits": "The network's values have the bits of picopinn's, before the problem's hard constraint",
-        "headers": "#include <math.h>\n#include <string.h>\n",
+        "headers": "#include <math.h>\n#include <string.h>\n" if functions else "#include <string.h>\n",
+        "library": " -lm" if functions else "",
         "constraint": _CONSTRAINT.format(name=name, inputs=inputs, offset=offset, factor=factor),
         "value": f"{name}_constrained(mantissas, exps, r, {name}_real(out[4 * r], out_exp))",
         "by": " by more than rounding",
