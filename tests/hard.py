@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from picopinn import Network, Problem, Solver
+from picopinn import Estimator, Network, Problem, Solver
 from picopinn.network import Floats
 from picopinn.problems import Constraint, Field
 
@@ -80,4 +80,6 @@ def _field(problem: Problem, x: NDArray[Any], value: Callable[[Any], Any]) -> Fi
 
 def solver(problem: Problem) -> Solver:
     """Of a small network, as it begins."""
-    return Solver(problem, Network(problem.dimensions, hidden=16, layers=2, tt=(4, 4), rank=3), seed=3)
+    directions = min(4, problem.dimensions - problem.time)
+    network = Network(problem.dimensions, hidden=16, layers=2, tt=(4, 4), rank=3)
+    return Solver(problem, network, Estimator("jet", directions=directions), batch=8, learning_rate=1e-2, seed=3)

@@ -19,7 +19,7 @@ from picopinn import boards, cli, export, toolchain
 from picopinn.errors import UsageError
 from picopinn.export import Trained, board, int8
 from picopinn.network import Floats
-from picopinn.problems import relative_l2
+from picopinn.problems import get, names, relative_l2
 from picopinn.runs import Run
 from picopinn.settings import Settings
 
@@ -278,6 +278,41 @@ def test_c_on_a_cortex_m0(
     u = np.frombuffer(machine.mem_read(program.symbol("u"), 16 * 8), "<f8")
     expected = predicted(one, int8.calibration_points(one.problem)[-16:])
     np.testing.assert_allclose(u, expected, rtol=1e-12 if kind in HARD else 0)
+
+
+# ---- every problem
+
+
+def small(name: str) -> Trained:
+    """A solver of a problem after a few steps."""
+    one = hard.solver(get(name)())
+    for _ in range(3):
+        one.step()
+    return Trained(one)
+
+
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_models_of_every_problem(name: str, runtime: Callable[[str], toolchain.Runtime], tmp_path: Path) -> None:
+    environment, rng = runtime(name), np.random.default_rng(0)
+    for problem in names():
+        one = small(problem)
+        x = one.problem.interior(rng, 200)
+        np.save(tmp_path / "x.npy", x)
+        files = [export.export(one, tmp_path / f"{problem}{k}.tflite", int8=bool(k))[0] for k in (0, 1)]
+        environment.run(RUN_TFLITE, tmp_path / "out.npz", tmp_path / "x.npy", "1", *files)
+        with np.load(tmp_path / "out.npz") as out:
+            u, rounded = (out[f"values{k}"][:, 0] for k in (0, 1))
+        expected = predicted(one, x)
+        size = max(1.0, np.abs(expected).max())
+        assert np.abs(u - expected).max() <= 1e-4 * size, problem
+        assert np.abs(rounded - expected).max() <= 2e-2 * size, problem
+
+
+@pytest.mark.parametrize("problem", names())
+def test_c_of_every_problem(problem: str, built: Callable[[Path], Path], tmp_path: Path) -> None:
+    program = built(export.export(small(problem), tmp_path / f"{problem}.h")[1])
+    said = subprocess.run([program], capture_output=True, text=True, check=True).stdout
+    assert said == "0 of 16 values differ from those exported\n"
 
 
 # ---- hard constraints
