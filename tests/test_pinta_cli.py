@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import pinta_model
 from picopinn import cli, pinta
 
 
@@ -52,28 +51,6 @@ def test_costs_are_written_as_csv_and_json(folder: Path, capsys: pytest.CaptureF
 def test_the_settings_have_the_published_numbers_of_parameters() -> None:
     assert pinta.SETTINGS["hjb20d"].network(dense=True).dense_parameters == 274_433
     assert pinta.setting_of("poisson2d").dimensions == 2
-
-
-BAD = {
-    "an unknown problem": ("pinta cost burgers", "problem 'burgers' is unknown", "heat100d, hjb20d, poisson2d"),
-    "a grouping": ("pinta cost poisson2d --by colour", "--by 'colour'", "layer, phase, operation"),
-    "a width": ("pinta cost poisson2d --precision w8a8g20", "gradients width 20", "4 to 16 bits"),
-    "an unknown operation": ("pinta cost odd.json", "odd.json: unknown operation 'convolve'", "gemm, unit"),
-    "a design without energies": ("pinta cost poisson2d --config bare.toml", "bare.toml", "energy.dram_64b_pj"),
-}
-
-
-@pytest.mark.parametrize(("line", "first", "second"), BAD.values(), ids=BAD)
-def test_what_cannot_work_is_one_line_and_exit_2(
-    line: str, first: str, second: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    section = {"name": "s", "repeat": 1, "operations": [{"op": "convolve"}]}
-    (folder / "odd.json").write_text(json.dumps({"format": 1, "name": "x", "tensors": [], "sections": [section]}))
-    bare = pinta_model.configs()["pinta-default"].read_text().replace("[energy.dram_64b_pj]", "[energy.other]")
-    (folder / "bare.toml").write_text(bare)
-    assert run(line) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and first in error and second in error
 
 
 def test_the_comparison_is_the_default_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
