@@ -6,6 +6,7 @@ Commands end with one line on stderr, nothing on stdout, and every file as it wa
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import shutil
@@ -32,6 +33,7 @@ from picopinn import (
     flash,
     image,
     kernels,
+    pinta,
     problems,
     smx,
     toolchain,
@@ -48,7 +50,8 @@ SMALL = "--hidden 16 --layers 2 --tt 4x4 --rank 2 --batch 8 --steps 3 --precisio
 BOARD = boards.load("rp2040")
 PICO = (boards.firmware_folder() / "boards/rp2040.toml").read_text()
 DESIGN = pinta_model.configs()["pinta-default"].read_text()
-STEP = '{"format": 1, "name": "x", "tensors": [], "sections": [{"name": "s", "repeat": 1, "operations": [%s]}]}'
+ODD = {"name": "s", "repeat": 1, "operations": [{"op": "convolve"}]}
+STEP = json.dumps({"format": 1, "name": "x", "tensors": [], "sections": [ODD]})
 ALL = "evaluate run | report run | train --resume run"
 
 
@@ -124,7 +127,8 @@ CLI = [
     Case("an unmeasured board", "fit poisson2d --board rp2350", 2, "nobody has measured", "choose rp2040"),
     Case("a board", "fit poisson2d --board rp2041", 2, "no board 'rp2041'", "there are rp2040, rp2350, stm32f4"),
     Case("no problem of PINTA", "pinta cost burgers", 2, "'burgers' is unknown", "hjb20d.*or give a workload file"),
-    Case("a grouping", "pinta cost poisson2d --by colour", 2, "--by 'colour'", "layer, phase, operation"),
+    Case("a grouping", "pinta cost poisson2d --by colour", 2, "--by 'colour'", "layer, phase, operation, level"),
+    Case("no point of PINTA", "workload poisson2d --batch 0", 2, "got 0", "batch must be at least 1"),
     Case("a width of PINTA", "pinta cost poisson2d --precision w8a8g20", 2, "gradients width 20", "4 to 16 bits"),
 ]
 
@@ -176,6 +180,20 @@ def files(**contents: str | bytes) -> Callable[[Bench], object]:
     return lambda bench: [bench.write(name.replace("__", "."), content) for name, content in contents.items()]
 
 
+def stepped(**changes: int) -> Callable[[Bench], object]:
+    """Workloads: ``odd.json`` with an unknown operation, ``a.json`` with a change of its first product."""
+    data = json.loads(pinta.workload_text("poisson2d", Estimator("jet")))
+    operations = [operation for section in data["sections"] for operation in section["operations"]]
+    next(one for one in operations if one["name"] == "stage0").update(changes)
+    return files(a__json=json.dumps(data), odd__json=STEP)
+
+
+def design(lines: str) -> Callable[[Bench], object]:
+    """``a.toml``, the default architecture but for some lines."""
+    return files(a__toml=f'extends = "pinta-default"\n{lines}\n')
+
+
+NEW = "pinta cost poisson2d --config a.toml"
 INTACT = "restore it from a copy, or start a new run"
 FILES = [
     Case("a run that exists", f"{TRAIN} {SMALL} --run run", 2, "run exists", "--resume run, or choose another --run"),
@@ -202,28 +220,45 @@ FILES = [
     Case(
         "a result", "report run", 1, "result.json is damaged", "--resume run", lambda b: b.write("run/result.json", "{")
     ),
-    Case("no workload", "pinta cost no.json", 1, "cannot use no.json: No such file", "check the path"),
     Case("a place for CSV", "pinta cost poisson2d --csv no/x.csv", 1, "cannot use no/x.csv: No such", "check the path"),
     Case("a workload", "pinta cost a.json", 2, "a.json: not JSON", "line 1 column 2", files(a__json="{")),
+    Case("no workload", "pinta explore no.json", 2, "no.json: cannot be read", "No such file"),
+    Case("no design", "pinta poisson2d --config no.toml", 2, "no.toml: cannot be read", "No such file"),
     Case(
-        "an operation",
-        "pinta cost odd.json",
-        2,
-        "unknown operation 'convolve' in section 's'",
-        "the operations are gemm, unit",
-        files(odd__json=STEP % '{"op": "convolve"}'),
+        "an operation", "pinta cost odd.json", 2, "unknown operation 'convolve' in section 's'", "gemm, unit", stepped()
     ),
     Case(
-        "a design",
-        "pinta cost poisson2d --config a.toml",
+        "a width in a file",
+        "pinta cost a.json",
         2,
-        "a.toml: array.rows must be a whole number",
-        "from 1 on, got 0",
-        files(a__toml=DESIGN.replace("rows = 32 ", "rows = 0 ")),
+        "a.json: operation 'stage0'",
+        "width 17 is .* 4 to 16",
+        stepped(bits_a=17),
+    ),
+    Case(
+        "a size in a file",
+        "pinta cost a.json",
+        2,
+        "a.json: operation 'stage0'",
+        "sizes must be at least 1",
+        stepped(k=0),
+    ),
+    Case("a shape in a file", "pinta cost a.json", 2, "a.json: operation 'stage0'", "but tensor", stepped(m=10**6)),
+    Case("narrow elements", NEW, 2, "a.toml: array.widest_bits = 8", "'stage1", design("[array]\nwidest_bits = 8")),
+    Case(
+        "a small buffer",
+        NEW,
+        2,
+        "a.toml: buffers.weight.size_bytes = 64",
+        "tile",
+        design("[buffers.weight]\nsize_bytes = 64"),
+    ),
+    Case(
+        "no rows", NEW, 2, "a.toml: array.rows must be a whole number", "from 1 on, got 0", design("[array]\nrows = 0")
     ),
     Case(
         "a design with a gap",
-        "pinta cost poisson2d --config a.toml",
+        NEW,
         2,
         "a.toml: ",
         "energy.dram_64b_pj.scale is missing",

@@ -10,6 +10,8 @@ import pytest
 
 from picopinn import cli, pinta
 
+PROBLEMS = ("poisson2d", "hjb20d", "heat100d")
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -22,7 +24,7 @@ def run(line: str) -> int:
     return cli.main(line.split())
 
 
-@pytest.mark.parametrize("problem", pinta.SETTINGS)
+@pytest.mark.parametrize("problem", PROBLEMS)
 def test_a_printed_workload_is_what_the_model_reads(
     problem: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -40,6 +42,13 @@ def test_a_workload_is_printed_as_a_table(capsys: pytest.CaptureFixture[str]) ->
     assert "20 x 256 x 8" in out and "12 x 8" in out and "jet-transpose" in out
 
 
+def test_a_batch_is_that_many_microbatches(capsys: pytest.CaptureFixture[str]) -> None:
+    for problem, sections in (("poisson2d", {"interior": 3, "boundary": 3}), ("hjb20d", {"interior": 3})):
+        assert run(f"workload {problem} --batch 10 --json") == 0
+        found = json.loads(capsys.readouterr().out)["sections"]
+        assert {s["name"]: s["repeat"] for s in found if s["name"] in ("interior", "boundary")} == sections
+
+
 def test_costs_are_written_as_csv_and_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pinta cost poisson2d --by operation --csv cost.csv --json cost.json") == 0
     lines = list(csv.DictReader((folder / "cost.csv").read_text().splitlines()))
@@ -49,7 +58,7 @@ def test_costs_are_written_as_csv_and_json(folder: Path, capsys: pytest.CaptureF
 
 
 def test_the_settings_have_the_published_numbers_of_parameters() -> None:
-    assert pinta.SETTINGS["hjb20d"].network(dense=True).dense_parameters == 274_433
+    assert pinta.setting_of("hjb20d").network(dense=True).dense_parameters == 274_433
     assert pinta.setting_of("poisson2d").dimensions == 2
 
 
@@ -58,6 +67,8 @@ def test_the_comparison_is_the_default_command(folder: Path, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert out.count("GPU, dense, AD, float32") == 2 and out.count("the stated 5.5x to 83.5x") == 2
     assert "for its own accelerator and problems" in out and "mm2" in out
+    assert out.count("\nCPU, TT, jets, float32 ") == 2 and out.count("\nRP2040, TT, jets, w8a8g12 ") == 2
+    assert out.count("the same method elsewhere: GPU ") == 2 and " - " in out  # nobody knows the CPU's power
     assert (folder / "gains.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -83,7 +83,13 @@ class _Worker:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             words = [cell.row.problem, *options_of(given), "--run", str(self.path)]
         command = [sys.executable, "-m", "picopinn.cli", "train", *words, "--quiet", "--threads", "1"]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **_SINGLE})
+        self._process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **_SINGLE},
+            start_new_session=True,  # Ctrl-C is for this process, which then stops each run once
+        )
 
     def _continues(self) -> bool:
         try:
@@ -117,8 +123,9 @@ class _Worker:
             raise PicopinnError(f"{self.cell.row.command} --seed {self.cell.seed} failed: {errors.strip()}")
         return found | {"failed": errors.strip().splitlines()[-1].removeprefix("error: ")}
 
-    def wait(self) -> None:
-        """After an interrupt: let it save."""
+    def stop(self) -> None:
+        """Let it save, and end."""
+        self._process.terminate()
         self._process.wait()
 
 
@@ -127,7 +134,7 @@ def train(
 ) -> None:
     """Train the cells that have no result yet, so many side by side; ``show`` sees each result.
 
-    An interrupt stops after every running cell has saved; the same call continues them.
+    Whatever ends it ends the running cells, once they have saved; the same call continues them.
     """
     waiting = [cell for cell in wanted if load(cell, folder) is None]
     running: list[_Worker] = []
@@ -141,10 +148,9 @@ def train(
                 result = worker.result()
                 _keep(worker, result, folder)
                 show(worker.cell, result)
-    except KeyboardInterrupt:
+    finally:
         for worker in running:
-            worker.wait()
-        raise
+            worker.stop()
 
 
 def _keep(worker: _Worker, result: dict[str, Any], folder: Path) -> None:
