@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import pinta_model
 from picopinn import cli, pinta
-from picopinn.estimators import Estimator
 
 PROBLEMS = ("poisson2d", "hjb20d", "heat100d")
 
