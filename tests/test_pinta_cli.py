@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import pinta_model
 from picopinn import cli, pinta
-from picopinn.estimators import Estimator
 
 PROBLEMS = ("poisson2d", "hjb20d", "heat100d")
 
@@ -65,7 +63,7 @@ def test_the_settings_have_the_published_numbers_of_parameters() -> None:
 
 
 BAD = {
-    "an unknown problem": ("pinta cost burgers", "problem 'burgers' is unknown", "heat100d, hjb20d, poisson2d"),
+    "an unknown problem": ("pinta cost burgers", "problem 'burgers' is unknown", "heat100d"),
     "a grouping": ("pinta cost poisson2d --by colour", "--by 'colour'", "layer, phase, operation, level"),
     "a batch": ("workload poisson2d --batch 0", "batch must be at least 1", "got 0"),
     "a width": ("pinta cost poisson2d --precision w8a8g20", "gradients width 20", "4 to 16 bits"),
