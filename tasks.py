@@ -35,7 +35,7 @@ def _run(c: Context, command: str) -> None:
 
 @task(help={"board": "kind of board to build MicroPython for"})
 def setup(c: Context, board: str = "rp2040") -> None:
-    """Put the toolchain in place: compilers and an emulator from Debian, MicroPython built from source and cached."""
+    """Put the toolchain in place: compilers, emulator and browser from Debian, MicroPython built from source once."""
     missing = toolchain.missing_packages()
     if missing:
         _install(c, missing)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -23,15 +24,19 @@ from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization, Squared
-from .network import DEFAULT_PRECISION, Activation, Contraction, Program
+from .network import DEFAULT_PRECISION, Activation, Contraction
+from .output import show
 from .problems import get, names
+from .report import command as report
+from .report.server import watching
 from .reproduce import command as reproduce
-from .runs import Run
+from .runs import Row, Run
 from .settings import FLOAT, Settings, parse_tt
 from .solver import Solver
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 pinta.add_to(app)
+report.add_to(app)
 reproduce.add_to(app)
 
 
@@ -68,6 +73,9 @@ BoardName = Annotated[str, typer.Option(help=f"Kind of board: {', '.join(boards.
 RunPath = Annotated[Path | None, _option("Directory to write.", _RUN, show_default="runs/PROBLEM-NNN")]
 Resume = Annotated[Path | None, _option("Continue the run in this directory.", _RUN)]
 Quiet = Annotated[bool, _option("Print errors and warnings only.", _RUN, flag="--quiet")]
+
+Watching = Annotated[bool, _option("Serve a live page of the run, on this computer only.", _RUN, flag="--watch")]
+Port = Annotated[int | None, _option("Of that page.", _RUN, show_default="a free one")]
 
 
 @app.callback(invoke_without_command=True)
@@ -113,9 +121,13 @@ def _train(
     run: RunPath = None,
     resume: Resume = None,
     quiet: Quiet = False,
+    watch: Watching = False,
+    port: Port = None,
 ) -> None:
     """Train a solver: a run directory with weights, metrics and a picture."""
     count = _cores() if threads is None else threads
+    if port is not None and not watch:
+        raise UsageError("--port is where --watch serves its page: add --watch, or leave out --port")
     if resume is not None:
         current = _resumable(ctx, resume)
         settings = current.settings
@@ -130,7 +142,7 @@ def _train(
     else:
         solver.restore(current.checkpoint.state)
     meter = Meter(board, solver.step_number) if isinstance(board, RemoteDevice) else None
-    _follow(current, solver, Console(quiet=quiet), quiet, meter)
+    _follow(current, solver, Console(quiet=quiet), quiet, meter, (port or 0) if watch else None)
 
 
 @app.command("flash")
@@ -166,7 +178,7 @@ def _devices() -> None:
         table.add_column(heading)
     for found in survey():
         table.add_row(*map(escape, (found.address, found.title, found.note)))
-    _show(table)
+    show(table)
 
 
 @app.command("latency")
@@ -191,26 +203,12 @@ def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> 
     current = Run.open(run)
     solver = current.settings.solver(_cores())
     solver.restore(current.checkpoint.state)
-    print(f"{_title(current.settings)}, step {solver.step_number} of {solver.steps}")
+    print(f"{describe.title(current.settings)}, step {solver.step_number} of {solver.steps}")
     print(f"relative L2    {solver.evaluate():.4e}")
     for line in _unknowns(solver):
         print(line)
     print(f"floors         {_floors(solver.problem.trivial_floor())}")
     print(f"weights sha256 {solver.weights_sha256()}")
-
-
-@app.command("report")
-def _report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")]) -> None:
-    """Compare runs in a table."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("run", "problem", "precision", "estimator"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "steps", "relative L2", "floor", "seconds"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("sha256", no_wrap=True)
-    for path in runs:
-        table.add_row(*_report_cells(Run.open(path)))
-    _show(table)
 
 
 @app.command("problems")
@@ -222,7 +220,7 @@ def _problems() -> None:
     for name in names():
         problem = get(name)
         table.add_row(name, str(problem.dimensions), problem.description)
-    _show(table)
+    show(table)
 
 
 @app.command("describe")
@@ -246,10 +244,10 @@ def _describe(
     """Tell what a network costs, layer by layer, and what it needs on a device."""
     settings = _settings(ctx)
     integers = precision != FLOAT
-    program, directions = _program(settings)
-    _show(describe.table(describe.layers(settings.network(), program), integers))
+    program, directions = describe.program(settings)
+    show(describe.table(describe.layers(settings.network(), program), integers))
     if integers:
-        _show(describe.device_table(program, directions))
+        show(describe.device_table(program, directions))
 
 
 @app.command("fit")
@@ -274,15 +272,9 @@ def _fit(
     cores: Cores = None,
 ) -> None:
     """Tell what training takes on a board, before it is flashed."""
-    kind, settings = boards.load(board), _settings(ctx)
-    if precision == FLOAT:
-        raise UsageError(f"a board computes in integers, not in {FLOAT}: choose widths such as {DEFAULT_PRECISION}")
-    program, count = _program(settings)
-    inside, outside = settings.microbatches()
-    memory = fit.memory(program, count, kind, inside + outside, cores or kind.cores)
-    passes = [(inside, count), (outside, 0)] if outside else [(inside, count)]
-    step = fit.cycles(program, passes, kind, memory)
-    _show(fit.table(memory, step, kind))
+    kind = boards.load(board)
+    memory, step = fit.training(_settings(ctx), kind, cores)
+    show(fit.table(memory, step, kind))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -351,27 +343,33 @@ def _option_given(text: str) -> tuple[str, float]:
         raise UsageError(f"--set {text} is not understood: write NAME=NUMBER, such as --set frequency=4") from error
 
 
-def _program(settings: Settings) -> tuple[Program, int]:
-    """What a device would be configured with, and for how many directions; floats as if they were integers."""
-    return settings.network().program(settings.widths(), settings.stein().mode), settings.streamed()
-
-
 def _resumable(ctx: typer.Context, path: Path) -> Run:
-    if conflicts := _given(ctx) - {"resume", "threads", "device", "cores", "quiet"}:
+    if conflicts := _given(ctx) - {"resume", "threads", "device", "cores", "quiet", "watch", "port"}:
         named = _flags(conflicts - {"problem"}) or "PROBLEM"
         raise UsageError(f"--resume continues a run with its own settings: leave out {named}, or start a new run")
     return Run.open(path)
 
 
-def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None) -> None:
-    """Train to the end in front of a person."""
+def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None, port: int | None) -> None:
+    """Train to the end in front of a person, with a live page if there is a ``port`` (0: any)."""
     network = solver.network
     smaller = f"{network.dense_parameters / network.parameters:.1f}x fewer than dense"
     say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"{_title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
+    say(f"{describe.title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
     if meter is not None:
         say(meter.memory())
-    with train.reporting(console, solver.steps, solver.step_number, quiet, meter) as show:
+    with ExitStack() as stack:
+        shows: list[Callable[[Row], None]] = []
+        if port is not None:
+            watch = stack.enter_context(watching(run, solver, port))
+            say(f"watch it at {watch.address}")
+            shows.append(watch.show)
+        shows.append(stack.enter_context(train.reporting(console, solver.steps, solver.step_number, quiet, meter)))
+
+        def show(row: Row) -> None:
+            for each in shows:
+                each(row)
+
         processor_ms = train.train(run, solver, show)
     result = train.finish(run, solver, processor_ms)
     for warning in solver.engine.warnings():
@@ -391,41 +389,8 @@ def _unknowns(solver: Solver) -> list[str]:
     ]
 
 
-def _title(settings: Settings) -> str:
-    return f"{settings.problem}, {settings.precision}, {_estimator(settings)}"
-
-
-def _estimator(settings: Settings) -> str:
-    steps = "" if settings.sigma is None else f" sigma {settings.sigma:g} {settings.quantization}"
-    return f"{settings.estimator} K={settings.directions}{steps}"
-
-
 def _floors(floors: dict[str, float]) -> str:
     return ", ".join(f"best {name} {error:.2e}" for name, error in floors.items())
-
-
-def _report_cells(run: Run) -> list[str]:
-    settings, result = run.settings, run.result()
-    cells = [str(run.path), settings.problem, settings.precision, _estimator(settings)]
-    if result is None:
-        return [*cells, "", f"{run.checkpoint.step} of {settings.steps}"]
-    return [
-        *cells,
-        f"{result['parameters']:,}",
-        f"{result['steps']}",
-        f"{result['relative_l2']:.2e}",
-        f"{min(result['trivial_floor'].values()):.2e}",
-        f"{result['seconds']:.1f}",
-        result["weights_sha256"][:12],
-    ]
-
-
-def _show(table: Table) -> None:
-    """Print a table; outside a terminal as wide as it needs."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table)
 
 
 def _cores() -> int:

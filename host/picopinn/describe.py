@@ -44,6 +44,22 @@ class Layer:
         )
 
 
+def title(settings: Settings) -> str:
+    """Problem, widths and estimator in a few words."""
+    return f"{settings.problem}, {settings.precision}, {estimator(settings)}"
+
+
+def estimator(settings: Settings) -> str:
+    """The estimator in a few words."""
+    steps = "" if settings.sigma is None else f" sigma {settings.sigma:g} {settings.quantization}"
+    return f"{settings.estimator} K={settings.directions}{steps}"
+
+
+def program(settings: Settings) -> tuple[Program, int]:
+    """What a device would be configured with, and for how many directions; floats as if they were integers."""
+    return settings.network().program(settings.widths(), settings.stein().mode), settings.streamed()
+
+
 def layers(network: Network, program: Program) -> list[Layer]:
     """The costs of every layer, first to last."""
     return [_layer(network, program, index) for index in range(len(network.sizes) - 1)]
@@ -67,10 +83,10 @@ def table(costs: Sequence[Layer], integers: bool) -> Table:
 
 def parameter_bytes(settings: Settings) -> int:
     """Bytes of a run's parameters: four each as floats, or as they travel in SMX."""
-    network, precision = settings.network(), settings.widths()
+    network = settings.network()
     if settings.precision == FLOAT:
         return 4 * network.parameters
-    return sum(layer.nbytes for layer in layers(network, network.program(precision, settings.stein().mode)))
+    return sum(layer.nbytes for layer in layers(network, program(settings)[0]))
 
 
 def device_table(program: Program, directions: int) -> Table:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -25,6 +24,7 @@ from . import workload
 from .errors import UsageError
 from .estimators import Estimator, Kind
 from .network import DEFAULT_PRECISION, Activation, Network, Precision
+from .output import show
 from .problems import REGISTRY
 
 
@@ -183,7 +183,7 @@ def _compare(
 ) -> None:
     """Time and energy of a training step against a GPU, one change after the other (the default command)."""
     design, claim = design_of(config), claimed()
-    ladders = {problem: ladder(problem, list(_on_chip(problem)), design) for problem in problems}
+    ladders = {problem: _ladder(problem, design) for problem in problems}
     for problem, rungs in ladders.items():
         show(_ladder_table(problem, rungs))
         print(_verdict(rungs))
@@ -193,6 +193,20 @@ def _compare(
     print(f"{design.name}: {float(sum(areas_mm2(design).values())):.2f} mm2 ({parts})")
     if plot is not None:
         plot.write_bytes(plots.waterfall(ladders, claim))
+
+
+def gains(problem: str) -> Table:
+    """What each change gains on the way from a GPU to the accelerator.
+
+    Raises:
+        UsageError: no such problem.
+        PintaError: its steps on a GPU were not counted.
+    """
+    return _ladder_table(problem, _ladder(problem, design_of(None)))
+
+
+def _ladder(problem: str, design: pinta_model.Architecture) -> list[Rung]:
+    return list(ladder(problem, list(_on_chip(problem)), design))
 
 
 def _on_chip(problem: str) -> Iterator[tuple[str, str, pinta_model.Workload]]:
@@ -286,9 +300,3 @@ def _load(problem: str, estimator: Estimator, precision: str, dense: bool) -> pi
     if problem.endswith(".json"):
         return pinta_model.load(Path(problem))
     return pinta_model.loads(workload_text(problem, estimator, precision, dense), problem)
-
-
-def show(table: Table) -> None:
-    """Print a table; outside a terminal as wide as it needs."""
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)
