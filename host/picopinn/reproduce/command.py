@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -47,6 +48,7 @@ def _reproduce(
         name = f"{cell.row.problem}, {cell.row.name}, seed {cell.seed}"
         console.print(f"{done}/{len(asked)}  {name}: {found}", highlight=False, soft_wrap=True)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         train(asked, results, RUNS / "reproduce", jobs, show)
     except KeyboardInterrupt as error:
