@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization, Squared
 from .network import DEFAULT_PRECISION, Activation, Contraction
-from .output import show
+from .output import AsJson, show, show_json
 from .problems import get, names
 from .report import command as report
 from .report.server import watching
@@ -34,7 +34,7 @@ from .runs import Row, Run
 from .settings import FLOAT, Settings, parse_tt
 from .solver import Solver
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 pinta.add_to(app)
 report.add_to(app)
 reproduce.add_to(app)
@@ -47,7 +47,14 @@ def _option(text: str, panel: str, *, flag: str | None = None, show_default: boo
 
 _METHOD, _NETWORK, _TRAINING, _RUN = "Method", "Network", "Training", "Run"
 
-ProblemName = Annotated[str, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")]
+
+def _known(incomplete: str) -> list[str]:
+    """Names of problems, for a shell that completes them."""
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+_problem = typer.Argument(help="Name of a problem; `picopinn problems` lists them.", autocompletion=_known)
+ProblemName = Annotated[str, _problem]
 Option = Annotated[list[str] | None, _option("Option of the problem, as NAME=NUMBER.", _METHOD, flag="--set")]
 EstimatorKind = Annotated[Kind, _option("How derivatives are estimated.", _METHOD)]
 Sigma = Annotated[float, _option("Size of finite steps.", _METHOD)]
@@ -96,7 +103,7 @@ def _start(
 @app.command("train")
 def _train(
     ctx: typer.Context,
-    problem: Annotated[str | None, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")] = None,
+    problem: Annotated[str | None, _problem] = None,
     options: Option = None,
     estimator: EstimatorKind = Settings.estimator,
     sigma: Sigma = Estimator.sigma,
@@ -151,13 +158,14 @@ def _flash(
     volume: Annotated[Path | None, typer.Option(help="Volume of a board with BOOTSEL held.")] = None,
     port: Annotated[str | None, typer.Option(help="Serial port of a board with MicroPython.")] = None,
     micropython: Annotated[Path | None, typer.Option(help="UF2 file of MicroPython.", show_default="built")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Put picopinn on a board."""
     kind = boards.load(board)
     if volume and port:
         raise UsageError("a board is at a volume or at a port: give one of --volume and --port")
-    with train.progress(Console()) as show:
-        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port)
+    with train.progress(Console(quiet=quiet)) as tell:
+        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, tell, volume, port)
 
 
 def _ask(port: str) -> dict[str, Any]:
@@ -169,10 +177,13 @@ def _ask(port: str) -> dict[str, Any]:
 
 
 @app.command("devices")
-def _devices() -> None:
+def _devices(json: AsJson = False) -> None:
     """List the devices that there are."""
     from .device.survey import survey  # looks at toolchains and USB
 
+    if json:
+        show_json([asdict(found) for found in survey()])
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("address", "device", "note"):
         table.add_column(heading)
@@ -185,24 +196,42 @@ def _devices() -> None:
 def _latency(
     device: Annotated[str, typer.Option(help=f"One of {FORMS}, but local.")] = "serial:auto",
     count: Annotated[int, typer.Option(help="Round trips.", min=1)] = 200,
+    json: AsJson = False,
 ) -> None:
     """Measure the link to a device."""
     from .link.latency import measure
 
     session = open_session(device)
     found = measure(session, count)
+    session.close()
+    if json:
+        show_json({"device": device, **asdict(found)})
+        return
     print(f"round trip     min {found.minimum_ms:.2f}  median {found.median_ms:.2f}", end="  ")
     print(f"p99 {found.p99_ms:.2f}  max {found.maximum_ms:.2f} ms")
     print(f"throughput     {found.bytes_per_second / 1e3:.0f} kB/s out and back at once")
-    session.close()
 
 
 @app.command("evaluate")
-def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")], json: AsJson = False) -> None:
     """Measure the error of a run's last checkpoint."""
     current = Run.open(run)
     solver = current.settings.solver(_cores())
     solver.restore(current.checkpoint.state)
+    if json:
+        show_json(
+            {
+                "run": run,
+                "settings": asdict(current.settings),
+                "step": solver.step_number,
+                "steps": solver.steps,
+                "relative_l2": solver.evaluate(),
+                "unknowns": solver.unknowns,
+                "trivial_floor": solver.problem.trivial_floor(),
+                "weights_sha256": solver.weights_sha256(),
+            }
+        )
+        return
     print(f"{describe.title(current.settings)}, step {solver.step_number} of {solver.steps}")
     print(f"relative L2    {solver.evaluate():.4e}")
     for line in _unknowns(solver):
@@ -212,14 +241,18 @@ def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> 
 
 
 @app.command("problems")
-def _problems() -> None:
+def _problems(json: AsJson = False) -> None:
     """List the problems."""
+    kinds = [get(name) for name in names()]
+    if json:
+        told = ("name", "dimensions", "time", "description", "options", "unknowns")
+        show_json([{key: getattr(kind, key) for key in told} for kind in kinds])
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("problem", "dimensions", "description"):
         table.add_column(heading)
-    for name in names():
-        problem = get(name)
-        table.add_row(name, str(problem.dimensions), problem.description)
+    for kind in kinds:
+        table.add_row(kind.name, str(kind.dimensions), kind.description)
     show(table)
 
 
@@ -240,12 +273,17 @@ def _describe(
     dense: Dense = False,
     activation: ActivationName = Settings.activation,
     contraction: ContractionName = Settings.contraction,
+    json: AsJson = False,
 ) -> None:
     """Tell what a network costs, layer by layer, and what it needs on a device."""
     settings = _settings(ctx)
     integers = precision != FLOAT
     program, directions = describe.program(settings)
-    show(describe.table(describe.layers(settings.network(), program), integers))
+    costs = describe.layers(settings.network(), program)
+    if json:
+        show_json({"settings": asdict(settings), **describe.figures(costs, program, directions, integers)})
+        return
+    show(describe.table(costs, integers))
     if integers:
         show(describe.device_table(program, directions))
 
@@ -270,10 +308,15 @@ def _fit(
     contraction: ContractionName = Settings.contraction,
     batch: Batch = Settings.batch,
     cores: Cores = None,
+    json: AsJson = False,
 ) -> None:
     """Tell what training takes on a board, before it is flashed."""
     kind = boards.load(board)
     memory, step = fit.training(_settings(ctx), kind, cores)
+    if json:
+        told = {**asdict(step), "seconds": step.busy / kind.clock_hz} if step else None
+        show_json({"board": board, "memory": asdict(memory), "step": told})
+        return
     show(fit.table(memory, step, kind))
 
 

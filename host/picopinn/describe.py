@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -89,6 +90,16 @@ def parameter_bytes(settings: Settings) -> int:
     return sum(layer.nbytes for layer in layers(network, program(settings)[0]))
 
 
+def figures(costs: Sequence[Layer], program: Program, directions: int, integers: bool) -> dict[str, Any]:
+    """What both tables tell, for a machine; without ``integers`` bytes are None."""
+    layers = [{**asdict(cost), "compression": cost.compression} for cost in costs]
+    if not integers:
+        return {"layers": [layer | {"nbytes": None} for layer in layers], "device_bytes": None}
+    from .kernels import device_bytes  # only a device's memory needs the compiled kernels
+
+    return {"layers": layers, "device_bytes": device_bytes(program, directions)}
+
+
 def device_table(program: Program, directions: int) -> Table:
     """Peak bytes on a device that trains with a microbatch of four points."""
     from .kernels import device_bytes  # only a device's memory needs the compiled kernels
@@ -96,8 +107,7 @@ def device_table(program: Program, directions: int) -> Table:
     result = Table()
     result.add_column("on a device, four points")
     result.add_column("peak bytes", justify="right")
-    sizes = device_bytes(program, directions)
-    for part, size in sizes.items():
+    for part, size in device_bytes(program, directions).items():
         if part == "total":
             result.add_section()
         result.add_row(part, f"{size:,}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -19,5 +20,11 @@ def show(table: Table) -> None:
 
 
 def show_json(value: dict[str, Any] | list[Any]) -> None:
-    """Print an object or a list; what JSON does not know is written as its text."""
-    print(json.dumps(value, indent=2, default=str))
+    """Print an object or a list; numbers that JSON lacks (NaN, infinities) become null."""
+    text = json.dumps(value, default=_plain)
+    print(json.dumps(json.loads(text, parse_constant=lambda name: None), indent=2))
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers as numbers, paths as texts."""
+    return value.item() if isinstance(value, np.generic) else str(value)

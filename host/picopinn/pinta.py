@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +24,7 @@ from . import workload
 from .errors import UsageError
 from .estimators import Estimator, Kind
 from .network import DEFAULT_PRECISION, Activation, Network, Precision
-from .output import show
+from .output import AsJson, show, show_json
 from .problems import REGISTRY
 
 
@@ -123,7 +123,7 @@ def _workload(
     directions: Directions = None,
     precision: Widths = DEFAULT_PRECISION,
     dense: Dense = False,
-    json: Annotated[bool, typer.Option("--json", help="The whole list, as `picopinn pinta` reads it.")] = False,
+    json: AsJson = False,  # as `picopinn pinta` reads it
 ) -> None:
     """Print one training step as a list of operations."""
     text = workload_text(problem, Estimator(estimator, directions=directions), precision, dense)
@@ -155,16 +155,18 @@ def _cost(
     dense: Dense = False,
     by: Annotated[str, typer.Option(help="Sum over what: layer, phase, operation.")] = "layer",
     csv: Annotated[Path | None, typer.Option(help="Write every operation here.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write every operation and the totals here.")] = None,
+    json: AsJson = False,
     stepped: Annotated[bool, typer.Option("--stepped", help="Simulate cycle by cycle; slow.")] = False,
 ) -> None:
     """Cycles, stalls, bytes and picojoules of one training step, layer by layer."""
     design = design_of(config)
     step = _load(problem, Estimator(estimator, directions=directions), precision, dense)
     report = pinta_model.evaluate(step, design, stepped=stepped)
-    for path, text in ((csv, csv_text), (json, json_text)):
-        if path is not None:
-            path.write_text(text(report), encoding="utf-8")
+    if csv is not None:
+        csv.write_text(csv_text(report), encoding="utf-8")
+    if json:
+        print(json_text(report))
+        return
     table = Table(box=None, pad_edge=False)
     headings, lines = rows(report, by)
     for heading in headings:
@@ -180,10 +182,18 @@ def _compare(
     problems: Problems,
     config: Config = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of what each change gains.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Time and energy of a training step against a GPU, one change after the other (the default command)."""
     design, claim = design_of(config), claimed()
     ladders = {problem: _ladder(problem, design) for problem in problems}
+    if plot is not None:
+        plot.write_bytes(plots.waterfall(ladders, claim))
+    if json:
+        rungs_told = {problem: [_rung(rung) for rung in rungs] for problem, rungs in ladders.items()}
+        areas = {name: float(area) for name, area in areas_mm2(design).items()}
+        show_json({"design": design.name, "area_mm2": areas, "stated": asdict(claim), "problems": rungs_told})
+        return
     for problem, rungs in ladders.items():
         show(_ladder_table(problem, rungs))
         print(_verdict(rungs))
@@ -191,8 +201,11 @@ def _compare(
     print(f"the literature states {speed} and {energy} for its own accelerator and problems ({claim.source})")
     parts = ", ".join(f"{name} {float(area):.2f}" for name, area in areas_mm2(design).items())
     print(f"{design.name}: {float(sum(areas_mm2(design).values())):.2f} mm2 ({parts})")
-    if plot is not None:
-        plot.write_bytes(plots.waterfall(ladders, claim))
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    told = ("name", "change", "seconds", "joules", "limit")
+    return {key: getattr(rung, key) for key in told}
 
 
 def gains(problem: str) -> Table:
@@ -256,6 +269,7 @@ def _explore(
     precisions: Annotated[str, typer.Option("--precisions", help="Widths to try, comma between.")] = "w8a8g12,w8a8g8",
     csv: Annotated[Path, typer.Option(help="Every design.")] = Path("designs.csv"),
     plot: Annotated[Path, typer.Option(help="Energy against time.")] = Path("designs.png"),
+    json: AsJson = False,
 ) -> None:
     """Sweep grid size, widths, buffers, dataflow and clock; write every design and a picture."""
     design = design_of(config)
@@ -268,6 +282,10 @@ def _explore(
     own = pinta_model.evaluate(next(iter(steps.values())), design)
     csv.write_text(found.csv_text(), encoding="utf-8")
     plot.write_bytes(plots.pareto(found, problem, (float(own.seconds), float(own.pj) * 1e-12)))
+    if json:
+        frontier = [{key: values[row] for key, values in found.columns.items()} for row in found.frontier]
+        show_json({"designs": len(found), "refused": found.refused, "seconds": seconds, "frontier": frontier})
+        return
     show(_frontier_table(found))
     refused = f", {found.refused} refused (buffers too small for a tile)" if found.refused else ""
     print(f"{len(found):,} designs in {seconds:.1f} s{refused}; see {csv} and {plot}")
