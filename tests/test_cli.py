@@ -59,6 +59,7 @@ BAD = {
     "resume nothing": ("train --resume nowhere", "no run directory nowhere", "give the folder"),
     "resume with options": ("train --resume nowhere --steps 3", "its own settings", "leave out --steps"),
     "resume with a problem": ("train poisson2d --resume nowhere", "its own settings", "leave out PROBLEM"),
+    "a port of no page": ("train poisson2d --port 8000", "--port is where --watch serves", "add --watch"),
     "evaluate nothing": ("evaluate nowhere", "no run directory nowhere", "give the folder"),
     "report nothing": ("report nowhere", "no run directory nowhere", "give the folder"),
     "describe": ("describe poisson2d --hidden 64", "does not match --hidden 64", "--tt 8x8"),

@@ -14,6 +14,7 @@ import urllib.error
 import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib.image
@@ -66,10 +67,22 @@ class Line(Problem):
         return solution
 
 
+class Wave(Line):
+    """The same with a coefficient to find."""
+
+    name = "wave"
+    unknowns = MappingProxyType({"stiffness": 0.5})
+    true_unknowns = MappingProxyType({"stiffness": 1.0})
+
+    def residual(self, x: NDArray[Any], u: Field) -> NDArray[Any]:
+        residual: NDArray[Any] = u.laplacian + u.unknowns["stiffness"] * u.value
+        return residual
+
+
 @pytest.fixture(autouse=True)
 def known(monkeypatch: pytest.MonkeyPatch) -> None:
     """The problems above have names."""
-    for kind in (Decay, Line):
+    for kind in (Decay, Line, Wave):
         monkeypatch.setitem(problems.REGISTRY, kind.name, kind)
 
 
@@ -255,6 +268,17 @@ def test_many_runs_stay_small(tmp_path: Path) -> None:
     assert len(text.encode()) < LARGEST
     assert "The same in all: problem decay" in text
     assert '<th scope="col">seed</th>' in text
+
+
+def test_runs_of_different_problems_are_compared(tmp_path: Path) -> None:
+    plain, inverse = trained(tmp_path / "plain", small("line")), trained(tmp_path / "inverse", small("wave"))
+    text = written(plain, inverse)
+    head, first, second = re.findall(r"<tr>(.*?)</tr>", text)[:3]
+    columns = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in (head, first, second)]
+    lines = [dict(zip(columns[0], cells, strict=True)) for cells in columns[1:]]
+    assert [line["problem"] for line in lines] == ["line", "wave"]
+    assert lines[0]["stiffness"] == "" and lines[1]["stiffness"].endswith("(true: 1)")
+    assert lines[0]["weights sha256"] == resumed(plain).weights_sha256()[:12]
 
 
 @pytest.mark.parametrize("place", ["nowhere/page.html", "."])

@@ -78,7 +78,7 @@ def facts(solver: Solver, rows: Sequence[Row], floors: Mapping[str, float], seco
     fewer = network.dense_parameters / network.parameters
     return [
         ("relative L2 error", f"{errors[-1]:.2e}" if errors else "not measured yet"),
-        *((f"best {name} function", f"{value:.2e}") for name, value in floors.items()),
+        *((f"best {name}", f"{value:.2e}") for name, value in floors.items()),
         ("step", f"{solver.step_number:,} of {solver.steps:,}"),
         ("seconds", f"{seconds:.1f}"),
         ("parameters", f"{network.parameters:,}" + (f", {fewer:.1f}x fewer than dense" if fewer > 1 else "")),

@@ -58,31 +58,34 @@ def _file(name: str) -> str:
 
 
 def _one(story: Story) -> str:
-    sections = [_section(title, _told(what)) for title, what in costs(story.settings)]
+    sections = [
+        _section(title, what if isinstance(what, Table) else f"<p>{escape(what)}</p>")
+        for title, what in costs(story.settings)
+    ]
     sections.append(_section("Settings", _pairs(_settings(story.settings))))
     sections.append(_section("Environment", _pairs(story.environment.items())))
     return "".join(sections)
 
 
 def _comparison(stories: Sequence[Story]) -> str:
-    """A line a run: settings in which they differ, and what came of them."""
+    """A line a run: its error, the settings in which they differ, and what else came of them."""
     rows = [dict(_settings(story.settings)) for story in stories]
     differ = [key for key in rows[0] if len({row[key] for row in rows}) > 1]
     same = ", ".join(f"{key} {value}" for key, value in rows[0].items() if key not in differ)
-    headings = ["run", *differ, *(label for label, _ in stories[0].facts)]
+    facts = [dict(story.facts) for story in stories]
+    error, *others = dict.fromkeys(label for told in facts for label in told)  # problems have different unknowns
     lines = [
-        [story.name, *(row[key] for key in differ), *(value for _, value in story.facts)]
-        for story, row in zip(stories, rows, strict=True)
+        [story.name, told[error], *(row[key] for key in differ), *(told.get(label, "") for label in others)]
+        for story, row, told in zip(stories, rows, facts, strict=True)
     ]
-    return _table(headings, lines) + f'<p class="soft">The same in all: {escape(same)}.</p>'
+    return _table(["run", error, *differ, *others], lines) + f'<p class="soft">The same in all: {escape(same)}.</p>'
 
 
-def _section(title: str, text: str) -> str:
-    return f"<section><h2>{escape(title)}</h2>{text}</section>"
-
-
-def _told(what: Table | str) -> str:
-    return _rich(what) if isinstance(what, Table) else f"<p>{escape(what)}</p>"
+def _section(title: str, what: Table | str) -> str:
+    """A table of many columns takes the width of the page."""
+    wide = ' class="wide"' if isinstance(what, Table) and len(what.columns) > 4 else ""
+    text = _rich(what) if isinstance(what, Table) else what
+    return f"<section{wide}><h2>{escape(title)}</h2>{text}</section>"
 
 
 def _settings(settings: Settings) -> list[tuple[str, str]]:

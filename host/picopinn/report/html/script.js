@@ -32,7 +32,7 @@ const ticks = {
   },
   log(low, high, count) {
     const found = [], first = Math.floor(low), last = Math.ceil(high), wide = last - first;
-    const every = Math.max(1, Math.ceil(wide / count)), parts = wide <= 3 ? [1, 2, 5] : [1];
+    const every = Math.max(1, Math.ceil(wide / count)), parts = wide <= 1 ? [1, 2, 3, 4, 5, 6, 7, 8, 9] : wide <= 3 ? [1, 2, 5] : [1];
     for (let n = first; n <= last; n += every)
       for (const part of parts) found.push(n + Math.log10(part));
     return found.filter((place) => place >= low - 1e-9 && place <= high + 1e-9);
@@ -333,7 +333,7 @@ function render(data) {
 }
 
 function one(run) {
-  const floors = Object.entries(run.floors).map(([name, flat]) => ({ name: `best ${name} function`, flat }));
+  const floors = Object.entries(run.floors).map(([name, flat]) => ({ name: `best ${name}`, flat }));
   const { step, ...terms } = run.loss;
   const lines = Object.entries(terms).map(([name, y]) => ({ name, x: step, y }));
   chart("Loss", charts, { x: "step", log: true, scales: true }).update(lines);
