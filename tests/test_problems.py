@@ -168,24 +168,6 @@ def test_the_end_of_time_is_no_edge() -> None:
     assert (x[:, 2] < 1).all() and (x[:, 2] == 0).any() and (x[:, 0] == 1).any()
 
 
-@pytest.mark.parametrize("name", problems.names())
-def test_solutions_satisfy_equation_and_boundary(name: str) -> None:
-    problem = problems.get(name)()
-    rng = np.random.default_rng(2)
-    x, edge = problem.interior(rng, 50), problem.edge(rng, 50)
-    np.testing.assert_allclose(problem.residual(x, differentiate(problem, x)), 0, atol=1e-5)
-    np.testing.assert_allclose(problem.boundary(edge), problem.solution(edge), rtol=1e-12)
-
-
-def differentiate(problem: Problem, x: Floats, h: float = 1e-3) -> Field:
-    """The solution's field by central differences."""
-    u = problem.solution(x)
-    steps = h * np.eye(problem.dimensions)
-    plus = np.stack([problem.solution(x + d) for d in steps], axis=1)
-    minus = np.stack([problem.solution(x - d) for d in steps], axis=1)
-    return Field(u, (plus - minus) / (2 * h), ((plus - u[:, None]) - (u[:, None] - minus)).sum(axis=1) / h**2)
-
-
 def test_edge_points_lie_on_every_face() -> None:
     x = Nonlinear().edge(np.random.default_rng(3), 600)
     on_face = [(x[:, axis] == side).mean() for axis in range(3) for side in (0.0, 1.0)]

@@ -69,6 +69,9 @@ Rank = Annotated[int, _option("TT rank.", _NETWORK)]
 Dense = Annotated[bool, _option("Plain hidden layers, no tensor trains.", _NETWORK, flag="--dense")]
 ActivationName = Annotated[Activation, _option("Activation function.", _NETWORK)]
 ContractionName = Annotated[Contraction, _option("How tensor trains are applied.", _NETWORK)]
+Omega = Annotated[
+    float | None, _option("Wave number that the first layer starts with.", _NETWORK, show_default="Glorot")
+]
 Steps = Annotated[int, _option("Length of the run.", _TRAINING)]
 Seed = Annotated[int, _option("Decides weights, points and rounding.", _TRAINING)]
 Batch = Annotated[int, _option("Interior points, and points of each soft condition, a step.", _TRAINING)]
@@ -118,6 +121,7 @@ def _train(
     dense: Dense = False,
     activation: ActivationName = Settings.activation,
     contraction: ContractionName = Settings.contraction,
+    omega: Omega = None,
     steps: Steps = Settings.steps,
     seed: Seed = Settings.seed,
     batch: Batch = Settings.batch,

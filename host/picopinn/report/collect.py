@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from rich.table import Table
-
-from pinta_model import PintaError
 
 from .. import boards, describe, fit, pinta
 from ..engine import Range
@@ -227,8 +224,8 @@ def costs(settings: Settings) -> list[tuple[str, Table | str]]:
         found += [(f"{boards.load(BOARD).title}, {settings.batch} points", _board(settings))]
         if settings.batch > _FEW:
             found.append((f"{boards.load(BOARD).title}, {_FEW} points", _board(replace(settings, batch=_FEW))))
-    with suppress(UsageError, PintaError):  # of problems that the model was not told of
-        found.append(("What an accelerator would gain (a model, at published settings)", pinta.gains(settings.problem)))
+    if (gains := pinta.gains(settings.problem)) is not None:
+        found.append(("What an accelerator would gain (a model, at published settings)", gains))
     return found
 
 
