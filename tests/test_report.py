@@ -242,6 +242,19 @@ def test_slices_hold_solution_reference_and_error(tmp_path: Path) -> None:
     assert unpacked(field, "error")[0, 0] == pytest.approx(error, abs=field["spans"]["error"][1] / 3e4)
 
 
+def test_references_may_be_zero_or_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(tmp_path / "run", small("line"))
+    for value in (0.0, np.nan, 0.3):
+        monkeypatch.setattr(Line, "solution", lambda self, x, value=value: np.full(len(x), value))
+        field = collect.field(resumed(run), 1)
+        assert (field["relative_l2"][0] is None) == (value != 0.3)
+        levels = np.frombuffer(base64.b64decode(field["slices"][0]["reference"]), "<u2")
+        low, high = field["spans"]["u"]
+        assert np.isnan(value) == (levels == 0xFFFF).all()
+        assert np.isnan(value) or low + levels[0] / 65534 * (high - low) == pytest.approx(value, abs=(high - low) / 6e4)
+        assert page.as_json(field)
+
+
 def unpacked(field: Any, name: str) -> NDArray[Any]:
     """The middle slice of three as a (41, 41) array."""
     low, high = field["spans"]["error" if name == "error" else "u"]

@@ -131,8 +131,9 @@ def tensors(ranges: Ranges) -> Data | None:
     }
 
 
-def _short(number: float) -> float:
-    return float(f"{number:.5g}")
+def _short(number: float) -> float | None:
+    """Five digits; None for what is no number."""
+    return float(f"{number:.5g}") if np.isfinite(number) else None
 
 
 # ---- the solution
@@ -158,7 +159,7 @@ def field(solver: Solver, slices: int) -> Data:
         "middle": problem.dimensions > 3,
         "side": side,
         "at": [None if place is None else _short(place) for place in at],
-        "relative_l2": [_short(relative_l2(*pair)) for pair in pairs],
+        "relative_l2": [_error(*pair) for pair in pairs],
         **_packed(pairs),
     }
     if problem.dimensions > 2:
@@ -168,6 +169,12 @@ def field(solver: Solver, slices: int) -> Data:
             "reference": [_short(value) for value in problem.solution(some)],
         }
     return result
+
+
+def _error(u: Floats, reference: Floats) -> float | None:
+    """The relative L2 error; None where the reference is zero or not known."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return _short(relative_l2(u, reference))
 
 
 def _plane(low: Floats, high: Floats, side: int, shown: int, last: float | None) -> Floats:
@@ -184,10 +191,9 @@ def _plane(low: Floats, high: Floats, side: int, shown: int, last: float | None)
 def _packed(pairs: Sequence[tuple[Floats, Floats]]) -> Data:
     """Both functions on one scale and their differences on another: 16 bits a number, base64."""
     both = np.concatenate([values for pair in pairs for values in pair])
-    errors = [u - reference for u, reference in pairs]
-    spans = {"u": _span(both), "error": [-1.0, 1.0]}
+    errors = [u - reference for u, reference in pairs]  # nan where a reference is not known
     limit = max(map(abs, _span(np.concatenate(errors))))
-    spans["error"] = [-limit, limit]
+    spans = {"u": _span(both), "error": [-limit, limit]}
     slices = [
         {"u": _pack(u, spans["u"]), "reference": _pack(r, spans["u"]), "error": _pack(e, spans["error"])}
         for (u, r), e in zip(pairs, errors, strict=True)
@@ -198,7 +204,7 @@ def _packed(pairs: Sequence[tuple[Floats, Floats]]) -> Data:
 def _span(values: Floats) -> list[float]:
     finite = values[np.isfinite(values)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    return [low, high if high > low else low + np.finfo(float).tiny]
+    return [low, high if high > low else low + (abs(low) or 1.0)]  # a constant needs some width
 
 
 def _pack(values: Floats, span: Sequence[float]) -> str:
