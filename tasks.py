@@ -35,13 +35,15 @@ def _run(c: Context, command: str) -> None:
 
 @task(help={"board": "kind of board to build MicroPython for"})
 def setup(c: Context, board: str = "rp2040") -> None:
-    """Put the toolchain in place: compilers and an emulator from Debian, MicroPython built from source and cached."""
+    """Put the toolchain in place: compilers from Debian, MicroPython built from source, runtimes of TensorFlow Lite."""
     missing = toolchain.missing_packages()
     if missing:
         _install(c, missing)
     with _one_line():
         print(f"MicroPython for this computer: {toolchain.unix_port(build=True)}", flush=True)
         print(f"MicroPython for {board}: {toolchain.board_firmware(board, build=True)}", flush=True)
+        for name in toolchain.RUNTIMES:
+            print(f"{name}: {toolchain.runtime(name, build=True).packages}", flush=True)
 
 
 def _install(c: Context, packages: list[str]) -> None:
@@ -76,10 +78,18 @@ def build(c: Context, board: str = "") -> None:
     print(f"{path}: {len(contents)} bytes")
 
 
-@task(help={"board": "kind of board", "volume": "with BOOTSEL held", "port": "with MicroPython on it"})
-def flash(c: Context, board: str, volume: str = "", port: str = "") -> None:
+@task(
+    help={
+        "board": "kind of board",
+        "volume": "with BOOTSEL held",
+        "port": "with MicroPython on it",
+        "solver": "finished run to put on it, too",
+    }
+)
+def flash(c: Context, board: str, volume: str = "", port: str = "", solver: str = "") -> None:
     """Put picopinn on a board, as `picopinn flash` does."""
-    places = [f'--{name} "{value}"' for name, value in (("volume", volume), ("port", port)) if value]
+    options = {"volume": volume, "port": port, "solver": solver}
+    places = [f'--{name} "{value}"' for name, value in options.items() if value]
     _run(c, f"{PYTHON} -m picopinn.cli flash --board {board} {' '.join(places)}")
 
 

@@ -129,6 +129,7 @@ CLI = [
     Case("no problem of PINTA", "pinta cost burgers", 2, "'burgers' is unknown", "hjb20d.*or give a workload file"),
     Case("a grouping", "pinta cost poisson2d --by colour", 2, "--by 'colour'", "layer, phase, operation, level"),
     Case("no point of PINTA", "workload poisson2d --batch 0", 2, "got 0", "batch must be at least 1"),
+    Case("a batch of PINTA", "workload poisson2d --batch 0", 2, "batch must be at least 1", "got 0"),
     Case("a width of PINTA", "pinta cost poisson2d --precision w8a8g20", 2, "gradients width 20", "4 to 16 bits"),
 ]
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pinta_model import PintaError
 
-from . import __version__, boards, describe, fit, flash, image, pinta, train
+from . import __version__, boards, describe, export, fit, flash, image, pinta, train
 from .device.addresses import FORMS, LOCAL, open_device, open_session
 from .device.meter import Meter
 from .device.remote import RemoteDevice
@@ -143,13 +143,15 @@ def _flash(
     volume: Annotated[Path | None, typer.Option(help="Volume of a board with BOOTSEL held.")] = None,
     port: Annotated[str | None, typer.Option(help="Serial port of a board with MicroPython.")] = None,
     micropython: Annotated[Path | None, typer.Option(help="UF2 file of MicroPython.", show_default="built")] = None,
+    solver: Annotated[list[Path] | None, typer.Option(help="Finished run to put on it, too; may be repeated.")] = None,
 ) -> None:
     """Put picopinn on a board."""
     kind = boards.load(board)
+    solvers = export.for_board([export.Trained.of(Run.open(run)) for run in solver or []], kind)
     if volume and port:
         raise UsageError("a board is at a volume or at a port: give one of --volume and --port")
     with train.progress(Console()) as show:
-        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port)
+        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port, solvers)
 
 
 def _ask(port: str) -> dict[str, Any]:
@@ -215,6 +217,20 @@ def _report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")]
     for path in runs:
         table.add_row(*_report_cells(Run.open(path)))
     _show(table)
+
+
+@app.command("export")
+def _export(
+    run: Annotated[Path, typer.Argument(help="Directory of a finished run.")],
+    to: Annotated[str, typer.Option(help=export.FORMS + ".")],
+    int8: Annotated[bool, typer.Option("--int8", help="TensorFlow Lite in INT8, not float32.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a trained solver for use elsewhere."""
+    current = Run.open(run)
+    path = export.target(to, current.settings.problem)
+    for file in export.export(export.Trained.of(current), path, int8, force):
+        print(f"{file}: {file.stat().st_size:,} bytes")
 
 
 @app.command("problems")

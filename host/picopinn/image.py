@@ -74,8 +74,9 @@ def micropython_of(board: Board, file: Path | None) -> bytes:
     return regions[bootloader.start]
 
 
-def build(board: Board, micropython: bytes) -> bytes:
-    """A UF2 file that puts MicroPython (the contents of flash from its start) and the application on a board.
+def build(board: Board, micropython: bytes, solvers: Files | None = None) -> bytes:
+    """A UF2 file that puts MicroPython (the contents of flash from its start) and the application on a board, and
+    perhaps trained solvers.
 
     The same inputs give the same bytes.
 
@@ -87,7 +88,7 @@ def build(board: Board, micropython: bytes) -> bytes:
     if start + len(micropython) > place.start:
         reach = f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}"
         raise UsageError(f"{reach}: take MicroPython {toolchain.VERSION} for {board.title}")
-    blocks = _filesystem(application(board.arch), place)
+    blocks = _filesystem({**application(board.arch), **(solvers or {})}, place)
     return uf2.encode({start: micropython, **blocks}, bootloader.family)
 
 
