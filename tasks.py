@@ -124,6 +124,13 @@ def test(c: Context) -> None:
     _run(c, f"{PYTHON} -m pytest -q -n auto")
 
 
+@task
+def docs(c: Context) -> None:
+    """Build the pages of docs/ into build/docs; a warning is an error."""
+    _run(c, f"{PYTHON} -m sphinx -q -W --keep-going docs build/docs")
+    print(ROOT / "build/docs/index.html")
+
+
 @task(help={"frames": "how many"})
 def fuzz(c: Context, frames: int = 10_000_000) -> None:
     """Send a device that many frames, good and bad, under sanitizers: a few minutes."""

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-import pinta_model
 from picopinn import cli, pinta
-from picopinn.estimators import Estimator
 
 PROBLEMS = ("poisson2d", "hjb20d", "heat100d")
 
@@ -62,65 +60,6 @@ def test_costs_are_written_as_csv_and_json(folder: Path, capsys: pytest.CaptureF
 def test_the_settings_have_the_published_numbers_of_parameters() -> None:
     assert pinta.setting_of("hjb20d").network(dense=True).dense_parameters == 274_433
     assert pinta.setting_of("poisson2d").dimensions == 2
-
-
-BAD = {
-    "an unknown problem": ("pinta cost burgers", "problem 'burgers' is unknown", "heat100d, hjb20d, poisson2d"),
-    "a grouping": ("pinta cost poisson2d --by colour", "--by 'colour'", "layer, phase, operation, level"),
-    "a batch": ("workload poisson2d --batch 0", "batch must be at least 1", "got 0"),
-    "a width": ("pinta cost poisson2d --precision w8a8g20", "gradients width 20", "4 to 16 bits"),
-    "an unknown operation": ("pinta cost odd.json", "odd.json: unknown operation 'convolve'", "gemm, unit"),
-    "a width in a file": (
-        "pinta cost wide.json",
-        "wide.json: operation 'stage0' of section",
-        "width 17 is out of range",
-    ),
-    "a shape in a file": (
-        "pinta cost flat.json",
-        "flat.json: operation 'stage0' of section",
-        "sizes must be at least 1",
-    ),
-    "a large shape in a file": ("pinta cost large.json", "large.json: operation 'stage0'", "but tensor"),
-    "elements too narrow": (
-        "pinta cost poisson2d --config narrow.toml",
-        "narrow.toml: array.widest_bits = 8",
-        "'stage1",
-    ),
-    "a buffer too small": (
-        "pinta cost poisson2d --config small.toml",
-        "small.toml: buffers.weight.size_bytes = 64",
-        "tile",
-    ),
-    "a design without energies": ("pinta cost poisson2d --config bare.toml", "bare.toml", "energy.dram_64b_pj"),
-    "no such design": ("pinta poisson2d --config none.toml", "none.toml: cannot be read", "No such file"),
-    "no such workload": ("pinta explore none.json", "none.json: cannot be read", "No such file"),
-}
-
-
-def write_bad_files(folder: Path) -> None:
-    """Files that the lines above name."""
-    section = {"name": "s", "repeat": 1, "operations": [{"op": "convolve"}]}
-    (folder / "odd.json").write_text(json.dumps({"format": 1, "name": "x", "tensors": [], "sections": [section]}))
-    good = pinta.workload_text("poisson2d", Estimator("jet"))
-    for name, change in (("wide", {"bits_a": 17}), ("flat", {"k": 0}), ("large", {"m": 10**6})):
-        data = json.loads(good)
-        operation = next(o for s in data["sections"] for o in s["operations"] if o["name"] == "stage0")
-        operation.update(change)
-        (folder / f"{name}.json").write_text(json.dumps(data))
-    bare = pinta_model.configs()["pinta-default"].read_text().replace("[energy.dram_64b_pj]", "[energy.other]")
-    (folder / "bare.toml").write_text(bare)
-    for name, lines in (("narrow", "[array]\nwidest_bits = 8"), ("small", "[buffers.weight]\nsize_bytes = 64")):
-        (folder / f"{name}.toml").write_text(f'extends = "pinta-default"\n{lines}\n')
-
-
-@pytest.mark.parametrize(("line", "first", "second"), BAD.values(), ids=BAD)
-def test_what_cannot_work_is_one_line_and_exit_2(
-    line: str, first: str, second: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_bad_files(folder)
-    assert run(line) == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1 and first in error and second in error
 
 
 def test_the_comparison_is_the_default_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

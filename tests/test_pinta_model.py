@@ -200,7 +200,7 @@ BAD = {
     "a dataflow": ('"best"', '"row"', "array.dataflow 'row' is none of output, weight, input, best"),
     "multipliers": ("slice_multipliers = 64", "slice_multipliers = 48", "array.slice_multipliers must divide 64"),
     "a width": ("widest_bits = 16", "widest_bits = 10", "array.widest_bits must be one of 4, 8, 12, 16, got 10"),
-    "an area ratio": ("12 = 0.977", "", "area.element_ratio.12 is missing"),
+    "an area ratio": ("12 = 0.978", "", "area.element_ratio.12 is missing"),
     "a technology": ('technology = "16"', 'technology = "3"', "technology '3' is not among"),
     "a number": ("clock_mhz = 400", 'clock_mhz = "fast"', "clock_mhz must be a positive number, got 'fast'"),
     "no TOML": ("[array]", "[array", "not TOML"),

@@ -315,8 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_with_help(error), error.exit_code)
     except (UsageError, PintaError) as error:
         return _fail(error, 2)
-    except (PicopinnError, OSError) as error:
+    except PicopinnError as error:
         return _fail(error, 1)
+    except OSError as error:
+        what = f"cannot use {error.filename}: {error.strerror}" if error.filename else error
+        return _fail(f"{what}: check the path, its rights and the room on the disk", 1)
     except MemoryError:
         return _fail("not enough memory: choose a smaller network or batch", 1)
     return code if isinstance(code, int) else 0

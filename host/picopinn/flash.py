@@ -200,7 +200,7 @@ def prompt_at(port: str) -> Iterator[Any]:
     try:
         yield prompt
     except errors as error:
-        raise PicopinnError(f"the board at {port} failed under way: {str(error).strip()}") from None
+        raise PicopinnError(f"the board at {port} failed under way: {str(error).strip()}: flash it again") from None
     finally:
         with contextlib.suppress(OSError):
             prompt.close()

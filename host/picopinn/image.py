@@ -66,9 +66,11 @@ def micropython_of(board: Board, file: Path | None) -> bytes:
     try:
         regions = uf2.decode(file.read_bytes(), board.bootloader.family)
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
+        raise UsageError(f"{file}: {error.strerror}: name a UF2 file of MicroPython with --micropython") from None
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
     if bootloader.start not in regions:
-        raise UsageError(f"{file} writes nothing at the start of flash: it is not MicroPython for {board.title}")
+        raise UsageError(f"{file} writes nothing at the start of flash: take MicroPython for {board.title}")
     return regions[bootloader.start]
 
 
@@ -84,7 +86,8 @@ def build(board: Board, micropython: bytes, solvers: Files | None = None) -> byt
     bootloader, place = _flash_of(board)
     start = bootloader.start
     if start + len(micropython) > place.start:
-        raise UsageError(f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}")
+        reach = f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}"
+        raise UsageError(f"{reach}: take MicroPython {toolchain.VERSION} for {board.title}")
     blocks = _filesystem({**application(board.arch), **(solvers or {})}, place)
     return uf2.encode({start: micropython, **blocks}, bootloader.family)
 

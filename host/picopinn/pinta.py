@@ -78,7 +78,7 @@ def setting_of(problem: str) -> Setting:
         return SETTINGS[problem]
     if problem not in REGISTRY:
         known = ", ".join(sorted({*SETTINGS, *REGISTRY}))
-        raise UsageError(f"problem {problem!r} is unknown: the problems are {known}, or give a workload file")
+        raise UsageError(f"problem {problem!r} is unknown: the problems are {known}")
     dimensions = REGISTRY[problem].dimensions
     plain = Network(dimensions)
     tt = plain.tt or (plain.hidden,)
@@ -120,7 +120,7 @@ class _CompareFirst(TyperGroup):
 
 app = typer.Typer(cls=_CompareFirst, no_args_is_help=True, help="A model of an accelerator for these training steps.")
 
-Problems = Annotated[list[str], typer.Argument(help="Problems, or workload files (.json).")]
+Problems = Annotated[list[str], typer.Argument(help="Problems whose steps on other machines were counted.")]
 Config = Annotated[Path | None, typer.Option(help="Architecture file.", show_default="pinta-default")]
 KindOption = Annotated[Kind, typer.Option("--estimator", help="How derivatives are estimated.")]
 Directions = Annotated[int | None, typer.Option(help="Directions K.", show_default="D; gaussian: 64")]

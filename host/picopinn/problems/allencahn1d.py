@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .domains import Strip
-from .field import Constraint, Field, Floats
+from .field import Field, Floats
 
 _DIFFUSION, _REACTION = 1e-3, 5.0
 _CELLS, _SLICES, _SUBSTEPS = 1024, 128, 4  # of the reference
@@ -41,14 +41,11 @@ class AllenCahn1D(Strip):
         residual: NDArray[Any] = u.time - _DIFFUSION * u.laplacian - _REACTION * (u.value - u.value**3)
         return residual * np.exp(-_REACTION * x[:, -1])
 
-    def constraint(self, x: Floats) -> Constraint:
-        place, t = x.T
-        cosine, sine, zero = np.cos(np.pi * place), np.pi * np.sin(np.pi * place), np.zeros(len(x))
+    def offset(self, place: Floats) -> Field:
+        cosine, sine = np.cos(np.pi * place), np.pi * np.sin(np.pi * place)
         slope = 2 * place * cosine - place**2 * sine
         curvature = (2 - (np.pi * place) ** 2) * cosine - 4 * place * sine
-        offset = Field(place**2 * cosine, np.column_stack([slope, zero]), curvature)
-        bump = 1 - place**2
-        return Constraint(offset, Field(t * bump, np.column_stack([-2 * place * t, bump]), -2 * t))
+        return Field(place**2 * cosine, np.column_stack([slope, np.zeros(len(place))]), curvature)
 
     def solution(self, x: Floats) -> Floats:
         return interpolate(reference(), np.column_stack([(x[:, 0] + 1) / 2, x[:, 1]]))

@@ -52,6 +52,17 @@ class Strip(Problem):
     def test_points(self) -> Floats:
         return _widened(super().test_points())
 
+    def constraint(self, x: Floats) -> Constraint:
+        """u = offset + t (1 - x^2) N: right at the start and at both ends."""
+        place, t = x.T
+        bump = 1 - place**2
+        factor = Field(t * bump, np.column_stack([-2 * place * t, bump]), -2 * t)
+        return Constraint(self.offset(place), factor)
+
+    def offset(self, place: Floats) -> Field:
+        """A function of place alone that has the initial and the boundary values."""
+        raise NotImplementedError
+
 
 def _widened(x: Floats) -> Floats:
     """The place from [0, 1] to [-1, 1]."""

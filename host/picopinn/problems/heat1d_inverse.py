@@ -27,6 +27,8 @@ class Heat1DInverse(Problem):
     dimensions = 2
     time = True
     description = "u_t = k u_xx, k from sensors with 1 % noise"
+    boundary_weight = 10.0
+    defaults: ClassVar = {"hidden": 64, "tt": (8, 8), "omega": 3.0, "learning_rate": 1e-2, "steps": 4000}
     unknowns: ClassVar = {"diffusivity": 0.5}
     true_unknowns: ClassVar = {"diffusivity": _DIFFUSIVITY}
 

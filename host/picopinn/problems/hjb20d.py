@@ -29,7 +29,7 @@ class HJB20D(Problem):
         "tt": (8, 8, 8),
         "rank": 2,
         "activation": "sine",
-        "learning_rate": 0.001,
+        "learning_rate": 0.003,
         "steps": 10000,
     }
 
