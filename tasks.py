@@ -35,13 +35,15 @@ def _run(c: Context, command: str) -> None:
 
 @task(help={"board": "kind of board to build MicroPython for"})
 def setup(c: Context, board: str = "rp2040") -> None:
-    """Put the toolchain in place: compilers and an emulator from Debian, MicroPython built from source and cached."""
+    """Put the toolchain in place: compilers from Debian, MicroPython built from source, runtimes of TensorFlow Lite."""
     missing = toolchain.missing_packages()
     if missing:
         _install(c, missing)
     with _one_line():
         print(f"MicroPython for this computer: {toolchain.unix_port(build=True)}", flush=True)
         print(f"MicroPython for {board}: {toolchain.board_firmware(board, build=True)}", flush=True)
+        for name in toolchain.RUNTIMES:
+            print(f"{name}: {toolchain.runtime(name, build=True).packages}", flush=True)
 
 
 def _install(c: Context, packages: list[str]) -> None:
@@ -76,10 +78,18 @@ def build(c: Context, board: str = "") -> None:
     print(f"{path}: {len(contents)} bytes")
 
 
-@task(help={"board": "kind of board", "volume": "with BOOTSEL held", "port": "with MicroPython on it"})
-def flash(c: Context, board: str, volume: str = "", port: str = "") -> None:
+@task(
+    help={
+        "board": "kind of board",
+        "volume": "with BOOTSEL held",
+        "port": "with MicroPython on it",
+        "solver": "finished run to put on it, too",
+    }
+)
+def flash(c: Context, board: str, volume: str = "", port: str = "", solver: str = "") -> None:
     """Put picopinn on a board, as `picopinn flash` does."""
-    places = [f'--{name} "{value}"' for name, value in (("volume", volume), ("port", port)) if value]
+    options = {"volume": volume, "port": port, "solver": solver}
+    places = [f'--{name} "{value}"' for name, value in options.items() if value]
     _run(c, f"{PYTHON} -m picopinn.cli flash --board {board} {' '.join(places)}")
 
 
@@ -106,10 +116,19 @@ def lint(c: Context) -> None:
 
 @task(lint)
 def test(c: Context) -> None:
-    """Check everything: lint, then the tests on all cores. CI also prints what a training step costs a board."""
+    """Check everything: lint, then the tests on all cores. CI also trains a small table of results, and prints what a
+    training step costs a board."""
     if os.environ.get("CI") == "true":
+        _run(c, f"{PYTHON} -m picopinn.cli reproduce --quick --jobs {os.cpu_count()}")
         _run(c, f"{PYTHON} benchmarks/board_step.py")
     _run(c, f"{PYTHON} -m pytest -q -n auto")
+
+
+@task
+def docs(c: Context) -> None:
+    """Build the pages of docs/ into build/docs; a warning is an error."""
+    _run(c, f"{PYTHON} -m sphinx -q -W --keep-going docs build/docs")
+    print(ROOT / "build/docs/index.html")
 
 
 @task(help={"frames": "how many"})

@@ -2,9 +2,11 @@
 
 The accelerator model compares itself with these steps (``pinta_model/data/eager_steps.json``). A step is a forward, the
 PDE's derivatives by automatic differentiation (``ad``), Stein pairs (``se``) or jets, ``backward`` and Adam; dense or
-with tensor trains (``tt``); sizes are those of ``picopinn.pinta.SETTINGS``. A GPU, where there is one, is measured too.
+with tensor trains (``tt``); sizes are those of ``picopinn.pinta.setting_of``. A CPU's seconds are processor time of one
+thread, so that what else the machine does counts little; rounds go through all steps in turn; medians, with the fastest
+and slowest beside them. A GPU, where there is one, is measured by the clock.
 
-    pip install . torch && python benchmarks/pinta_baselines.py [--rounds 5] [--threads 2] [--write]
+    pip install . torch && python benchmarks/pinta_baselines.py [--rounds 5] [--write]
 """
 
 from __future__ import annotations
@@ -23,9 +25,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from picopinn.pinta import SETTINGS, Setting
+from picopinn.pinta import Setting, setting_of
 
 RESULT = Path(__file__).parents[1] / "pinta_model" / "data" / "eager_steps.json"
+PROBLEMS = ("poisson2d", "hjb20d", "heat100d")
 VARIANTS = {"dense ad": ("ad", False), "dense se": ("se", False), "tt se": ("se", True), "tt jet": ("jet", True)}
 VIEWS = {"view", "t", "transpose", "permute", "expand", "detach", "slice", "select", "unsqueeze", "squeeze", "alias"}
 
@@ -129,7 +132,7 @@ def by_jets(name: str, net: torch.nn.Module, x: torch.Tensor, space: int) -> tup
 
 
 def step_of(name: str, variant: str, device: str) -> Callable[[], None]:
-    setting, (kind, tt) = SETTINGS[name], VARIANTS[variant]
+    setting, (kind, tt) = setting_of(name), VARIANTS[variant]
     torch.manual_seed(0)
     net = network(setting, tt).to(device)
     u = solution(name, net)
@@ -177,16 +180,40 @@ def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in torch.utils._pytree.tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
-def seconds(step: Callable[[], None], rounds: int, device: str) -> float:
+def seconds(step: Callable[[], None], device: str) -> float:
+    clock = time.perf_counter if device == "cuda" else time.process_time
+    start = clock()
     step()
-    found = []
-    for _ in range(rounds):
-        start = time.perf_counter()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return clock() - start
+
+
+def measured(names: list[tuple[str, str]], device: str, rounds: int) -> dict[tuple[str, str], list[float]]:
+    """Seconds of every step, sorted; the first round is for warming up."""
+    found: dict[tuple[str, str], list[float]] = {name: [] for name in names}
+    for number in range(rounds + 1):
+        for name in names:  # made anew: only one step's memory is held at a time
+            step = step_of(*name, device)
+            if number == 0 or device == "cuda":
+                seconds(step, device)
+            if number:
+                found[name].append(seconds(step, device))
+        print(f"{device}: round {number} of {rounds}", flush=True)
+    return {name: sorted(times) for name, times in found.items()}
+
+
+def counted(name: str, variant: str) -> dict[str, Any]:
+    """Operations, arithmetic and bytes of a step."""
+    step, counter = step_of(name, variant, "cpu"), Counter()
+    step()
+    with counter:
         step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return statistics.median(found)
+    return {"launches": counter.launches, "flops": counter.flops, "nbytes": counter.nbytes}
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.4g}")
 
 
 def processor() -> str:
@@ -198,27 +225,26 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="eager training steps in PyTorch")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    steps = {}
-    for name in SETTINGS:
-        for variant in VARIANTS:
-            step = step_of(name, variant, "cpu")
-            step()
-            counter = Counter()
-            with counter:
-                step()
-            found = {"launches": counter.launches, "flops": counter.flops, "nbytes": counter.nbytes}
-            found["cpu_seconds"] = float(f"{seconds(step, options.rounds, 'cpu'):.4g}")
-            if gpu:
-                found["gpu_seconds"] = float(f"{seconds(step_of(name, variant, 'cuda'), options.rounds, 'cuda'):.4g}")
-            steps[f"{name} {variant}"] = found
-            print(name, variant, found, flush=True)
-    machine = {"date": datetime.date.today().isoformat(), "torch": torch.__version__, "threads": options.threads}
-    data = {**machine, "cpu": processor(), "gpu": gpu, "steps": steps}
+    names = [(name, variant) for name in PROBLEMS for variant in VARIANTS]
+    steps = {name: counted(*name) for name in names}
+    for device in ("cpu", "cuda") if gpu else ("cpu",):
+        for name, times in measured(names, device, options.rounds).items():
+            what = "gpu" if device == "cuda" else "cpu"
+            steps[name][f"{what}_seconds"] = rounded(statistics.median(times))
+            steps[name][f"{what}_range_seconds"] = [rounded(times[0]), rounded(times[-1])]
+            print(*name, steps[name], flush=True)
+    machine = {
+        "date": datetime.date.today().isoformat(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    processors = {"cpu": processor(), "threads": 1, "gpu": gpu}
+    named = {" ".join(name): step for name, step in steps.items()}
+    data = {**machine, **processors, "rounds": options.rounds, "steps": named}
     if options.write:
         RESULT.parent.mkdir(exist_ok=True)
         RESULT.write_text(json.dumps(data, indent=1) + "\n")

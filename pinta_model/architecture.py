@@ -29,6 +29,7 @@ ENERGIES = (
     "sram_64b_1mib_pj",
     "dram_64b_pj",
 )
+WIDEST = (4, 8, 12, 16)  # bits: whole slices
 AREAS = ("multiply_8_um2", "add_32_um2", "float_multiply_um2", "flip_flop_um2", "sram_bit_um2")
 
 
@@ -39,6 +40,7 @@ class Array:
     Attributes:
         rows, cols: processing elements.
         slice_multipliers: 4x4-bit multipliers of an element, a divisor or a multiple of 64.
+        widest_bits: of an operand's mantissas: registers and shifters are that wide.
         dataflow: what stays in the elements.
         row_port_bytes, col_port_bytes: what the left and the top edge take a cycle.
     """
@@ -46,6 +48,7 @@ class Array:
     rows: int
     cols: int
     slice_multipliers: int
+    widest_bits: int
     dataflow: Dataflow
     row_port_bytes: int
     col_port_bytes: int
@@ -106,6 +109,7 @@ class Architecture:
     units: Mapping[str, UnitSpec]
     energy: Mapping[str, Cost]
     area: Mapping[str, Cost]
+    element_ratio: Mapping[int, float]
     leakage_mw_per_mm2: float
     buffer_efficiency: float
     technologies: Mapping[str, Technology]
@@ -142,16 +146,38 @@ def default() -> Architecture:
 
 
 def read(path: Path) -> Architecture:
-    """Read an architecture file.
+    """Read an architecture file; what it does not say is taken from the one it ``extends``, if any.
 
     Raises:
         PintaError: not such a file; the message names the entry.
     """
+    data = _toml(path)
+    base = data.pop("extends", None)
+    if base is not None:
+        known = configs()
+        if base not in known:
+            raise PintaError(f"{path}: extends {base!r} is none of {', '.join(known)}")
+        data = _merged(_toml(known[base]), data)
+    return _Reader(data, str(path)).architecture()
+
+
+def _toml(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise PintaError(f"{path}: not TOML: {error}") from error
-    return _Reader(data, str(path)).architecture()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PintaError(f"{path}: cannot be read: {error}") from error
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """``over`` laid over ``base``, table by table."""
+    both = {key: _merged(base[key], value) for key, value in over.items() if _is_table(value, base.get(key))}
+    return {**base, **over, **both}
+
+
+def _is_table(*values: object) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
 
 
 class _Reader:
@@ -175,6 +201,7 @@ class _Reader:
             {name: self._unit(name) for name in self.table("units")},
             {name: self._cost("energy", name) for name in ENERGIES},
             {name: self._cost("area", name) for name in AREAS},
+            {bits: self.number(f"area.element_ratio.{bits}") for bits in WIDEST},
             self.number("energy.leakage_mw_per_mm2", zero=True),
             self.number("area.buffer_efficiency"),
             technologies,
@@ -185,11 +212,13 @@ class _Reader:
         dataflow = self.text("array.dataflow")
         if dataflow not in get_args(Dataflow):
             raise self.wrong(f"array.dataflow {dataflow!r} is none of {', '.join(get_args(Dataflow))}")
-        sizes = ("rows", "cols", "slice_multipliers", "row_port_bytes", "col_port_bytes")
-        rows, cols, multipliers, row_port, col_port = (self.whole(f"array.{name}") for name in sizes)
+        sizes = ("rows", "cols", "slice_multipliers", "widest_bits", "row_port_bytes", "col_port_bytes")
+        rows, cols, multipliers, widest, row_port, col_port = (self.whole(f"array.{name}") for name in sizes)
         if LANES % multipliers and multipliers % LANES:
             raise self.wrong(f"array.slice_multipliers must divide {LANES} or be a multiple of it, got {multipliers}")
-        return Array(rows, cols, multipliers, dataflow, row_port, col_port)  # type: ignore[arg-type]
+        if widest not in WIDEST:
+            raise self.wrong(f"array.widest_bits must be one of {', '.join(map(str, WIDEST))}, got {widest}")
+        return Array(rows, cols, multipliers, widest, dataflow, row_port, col_port)  # type: ignore[arg-type]
 
     def _buffer(self, name: str) -> Buffer:
         return Buffer(self.whole(f"buffers.{name}.size_bytes"), self.whole(f"buffers.{name}.banks"))

@@ -1,9 +1,10 @@
-"""Machines that the accelerator is compared with: a GPU by roofline and launches, a CPU as measured."""
+"""Machines that the accelerator is compared with: a GPU by roofline and launches, a measured CPU, a board's power."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -24,15 +25,17 @@ class EagerStep:
         launches: operations that a GPU would be sent one by one.
         flops: of its matrix products.
         nbytes: that operations read and write.
-        cpu_seconds: measured.
-        gpu_seconds: measured, where there was a GPU.
+        cpu_seconds, cpu_range_seconds: of one core, median of what was measured; fastest and slowest.
+        gpu_seconds, gpu_range_seconds: the same of a GPU, where there was one.
     """
 
     launches: int
     flops: int
     nbytes: int
     cpu_seconds: float
+    cpu_range_seconds: Sequence[float] = ()
     gpu_seconds: float | None = None
+    gpu_range_seconds: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,11 @@ def gpu() -> Gpu:
     return Gpu(**{key: data[key] for key in Gpu.__dataclass_fields__})
 
 
+def rp2040_watts() -> float:
+    """Power of a microcontroller with both cores busy at 125 MHz, by its data sheet."""
+    return float(_machines()["rp2040"]["watts"])
+
+
 def claimed() -> Claim:
     """What the literature states."""
     data = _machines()["claimed"]
@@ -87,7 +95,7 @@ def relative_products_per_joule() -> float:
 
 
 def eager(problem: str, variant: str) -> EagerStep:
-    """The counted step of a problem; ``variant`` is ``dense ad``, ``dense se`` or ``tt se``.
+    """The counted step of a problem; ``variant`` is ``dense ad``, ``dense se``, ``tt se`` or ``tt jet``.
 
     Raises:
         PintaError: that step was not counted.

@@ -89,13 +89,15 @@ def areas_mm2(design: Architecture) -> dict[str, Count]:
 def element_um2(design: Architecture) -> Count:
     """A processing element: slice multipliers and adders, exponents, 16 aligners and sums, and registers.
 
-    Registers: two 16-bit blocks in use and two arriving, sums and their shadow.
+    Registers: two 16-bit blocks in use and two arriving, sums and their shadow; narrower elements by the ratio of the
+    hardware's cells.
     """
     area = {name: design.scaled(entry, "area") for name, entry in design.area.items()}
     lanes = design.array.slice_multipliers * (area["multiply_8_um2"] / 4 + area["add_32_um2"] / 2)
     align = BLOCK_ELEMENTS * 2 * area["add_32_um2"] + area["add_32_um2"] / 2
     bits = 4 * block_bits(16) + 2 * 8 * SUM_BYTES
-    return lanes + align + bits * area["flip_flop_um2"]
+    ratio = design.element_ratio[design.array.widest_bits]
+    return ratio * (lanes + align + bits * area["flip_flop_um2"])
 
 
 def _lane_um2(unit: UnitSpec, area: dict[str, float]) -> float:

@@ -139,15 +139,23 @@ def bottlenecks(report: Report, count: int) -> Column:
     """What takes most of the time: multipliers, idle elements, ports and outputs, off-chip memory, or units."""
     elements = report.design.array.rows * report.design.array.cols
     zero = np.zeros(count)
-    multiply, stalls, off_chip, units = zero.copy(), zero.copy(), zero.copy(), zero.copy()
+    multiply, stalls, units = zero.copy(), zero.copy(), zero.copy()
+    off_chip = zero + off_chip_stall_cycles(report)
     for cost in report.costs:
         multiply += cost.busy_cycles / elements
-        waits = cost.level_bytes.get("dram", 0) / report.design.dram_bytes_per_cycle
-        away = np.minimum(cost.stall_cycles, waits)
-        off_chip += away
-        stalls += cost.stall_cycles - away
+        stalls += cost.stall_cycles
         units += (cost.kind != "gemm") * (cost.cycles - cost.stall_cycles)
+    stalls -= off_chip
     idle = report.cycles - multiply - stalls - off_chip - units
     names = np.array(["multipliers", "idle elements", "ports and outputs", "off-chip memory", "units"])
     found: Column = names[np.argmax(np.stack([multiply, idle, stalls, off_chip, units]), axis=0)]
     return found
+
+
+def off_chip_stall_cycles(report: Report) -> Column:
+    """Stalls for off-chip memory: of each operation, no more than what it moves takes."""
+    total: Column = np.zeros(())
+    for cost in report.costs:
+        waits = cost.level_bytes.get("dram", 0) / report.design.dram_bytes_per_cycle
+        total = total + np.minimum(cost.stall_cycles, waits)
+    return total

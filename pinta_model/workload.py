@@ -228,10 +228,23 @@ class Workload:
         if min(sizes) < 1:
             raise self._wrong(f"{where}: sizes must be at least 1, got {' x '.join(map(str, sizes))}")
         if isinstance(operation, Gemm):
+            self._check_shape(where, operation)
             self._check_bits(where, operation.bits_a)
             self._check_bits(where, operation.bits_b)
             if operation.grows not in ("m", "k", ""):
                 raise self._wrong(f"{where}: grows {operation.grows!r} is none of m, k or empty")
+
+    def _check_shape(self, where: str, gemm: Gemm) -> None:
+        """A product may read a part of a tensor, or see it in another shape, but no more than it has."""
+        for letter, name, rows, cols in (
+            ("A", gemm.a, gemm.m, gemm.k),
+            ("B", gemm.b, gemm.k, gemm.n),
+            ("C", gemm.c, gemm.m, gemm.n),
+        ):
+            tensor = self.by_name[name]
+            if rows * cols > tensor.rows * tensor.cols:
+                size = f"{tensor.rows} x {tensor.cols}"
+                raise self._wrong(f"{where}: {letter} is {rows} x {cols}, but tensor {name!r} has only {size}")
 
     def _check_bits(self, where: str, bits: int) -> None:
         if not MIN_BITS <= bits <= MAX_BITS:
@@ -247,7 +260,11 @@ def load(path: Path) -> Workload:
     Raises:
         PintaError: not such a file; the message names the entry.
     """
-    return loads(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PintaError(f"{path}: cannot be read: {error}") from error
+    return loads(text, str(path))
 
 
 def loads(text: str, source: str = "workload") -> Workload:

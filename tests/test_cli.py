@@ -26,58 +26,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-BAD = {
-    "unknown problem": ("train poison2d", "'poison2d' is unknown", "did you mean poisson2d"),
-    "no problem": ("train", "name a problem", "picopinn problems"),
-    "TT shape against the default width": ("train poisson2d --tt 16x17", "16 x 17 = 272", "pass --tt 16x16"),
-    "another width": ("train poisson2d --hidden 512", "16 x 16 = 256", "pass --tt 16x32, or --dense"),
-    "a prime width": ("train poisson2d --hidden 257", "does not match --hidden 257", "--dense, or another --hidden"),
-    "TT text": ("train poisson2d --tt 16by16", "'16by16' is not understood", "such as 16x16"),
-    "zero mode": ("train poisson2d --tt 0x16", "positive modes", "0x16"),
-    "hidden": ("train poisson2d --hidden 0", "hidden must be at least 1", "got 0"),
-    "layers": ("train poisson2d --layers 0", "layers must be at least 1", "got 0"),
-    "rank": ("train poisson2d --rank 0", "rank must be at least 1", "got 0"),
-    "width too small": ("train poisson2d --precision w3a8g12", "weights width 3", "4 to 16 bits"),
-    "width too large": ("train poisson2d --precision w8a8g17", "gradients width 17", "4 to 16 bits"),
-    "precision text": ("train poisson2d --precision int8", "'int8' is not understood", "w8a8g12"),
-    "steps": ("train poisson2d --steps 0", "steps must be at least 1", "got 0"),
-    "steps text": ("train poisson2d --steps many", "--steps", "see picopinn train --help"),
-    "batch": ("train poisson2d --batch 0", "batch must be at least 1", "got 0"),
-    "seed": ("train poisson2d --seed -1", "seed must be 0 to", "got -1"),
-    "threads": ("train poisson2d --threads 0", "threads must be at least 1", "got 0"),
-    "sigma nan": ("train poisson2d --estimator gaussian --sigma nan", "sigma must be a positive", "got nan"),
-    "sigma zero": ("train poisson2d --estimator orthogonal --sigma 0", "sigma must be a positive", "got 0"),
-    "learning rate": ("train poisson2d --learning-rate inf", "learning rate must be a positive", "got inf"),
-    "directions": ("train poisson2d --directions 5", "at most 2 directions", "take fewer"),
-    "jet with sigma": ("train poisson2d --sigma 0.1", "jet estimator takes no finite steps", "leave out --sigma"),
-    "jet quantized": ("train poisson2d --quantization naive", "jet estimator", "add --estimator orthogonal"),
-    "dense and TT": ("train poisson2d --dense --tt 16x16 --rank 8", "--rank, --tt", "leave out one"),
-    "estimator": ("train poisson2d --estimator fd", "'fd' is not one of", "'jet', 'orthogonal', 'gaussian'"),
-    "unknown option": ("train poisson2d --sigam 1", "No such option: --sigam", "--sigma"),
-    "unknown command": ("trian poisson2d", "No such command 'trian'", "see picopinn --help"),
-    "resume nothing": ("train --resume nowhere", "no run directory nowhere", "give the folder"),
-    "resume with options": ("train --resume nowhere --steps 3", "its own settings", "leave out --steps"),
-    "resume with a problem": ("train poisson2d --resume nowhere", "its own settings", "leave out PROBLEM"),
-    "evaluate nothing": ("evaluate nowhere", "no run directory nowhere", "give the folder"),
-    "report nothing": ("report nowhere", "no run directory nowhere", "give the folder"),
-    "describe": ("describe poisson2d --hidden 64", "does not match --hidden 64", "--tt 8x8"),
-}
-
-
-@pytest.mark.parametrize(("command", "cause", "then"), BAD.values(), ids=BAD.keys())
-def test_bad_usage_is_one_line(
-    command: str, cause: str, then: str, folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(command.split()) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("error: ")
-    assert err.count("\n") == 1
-    assert cause in err
-    assert then in err
-    assert list(folder.iterdir()) == []
-
-
 def test_no_command_shows_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 2
     assert "Usage: picopinn" in capsys.readouterr().out
@@ -148,25 +96,6 @@ def test_runs_are_numbered(folder: Path) -> None:
 def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "poisson2d", "--precision", "float32", *SMALL, "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
-
-
-def test_an_existing_directory_is_left_alone(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "mine").mkdir()
-    (folder / "mine" / "thesis.txt").write_text("all of it")
-    assert cli.main(["train", "poisson2d", *SMALL, "--run", "mine"]) == 2
-    err = capsys.readouterr().err
-    assert err == "error: mine exists: continue it with --resume mine, or choose another --run\n"
-    assert [path.name for path in folder.rglob("*")] == ["mine", "thesis.txt"]
-
-
-def test_a_directory_that_cannot_be_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "file").touch()
-    assert cli.main(["train", "poisson2d", *SMALL, "--run", "file/run"]) == 1
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    assert "cannot write file/run: Not a directory" in err
-    assert "choose another --run" in err
-    assert [path.name for path in folder.iterdir()] == ["file"]
 
 
 def test_divergence_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -310,22 +310,40 @@ INTEGER_HELPERS = re.compile(  # no libc but these two, and no helper for floati
 
 
 class Bare:
-    """The kernels and the driver, built for a Cortex-M0+."""
+    """The kernels and a driver, built for a Cortex-M0+; ``entry`` is the function that runs."""
 
-    def __init__(self, command: list[str], flags: list[str], libraries: list[str], folder: Path) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        flags: list[str],
+        libraries: list[str],
+        folder: Path,
+        driver: Path = DRIVER,
+        entry: str = "bare_case",
+    ) -> None:
+        self.entry = entry
         folder.joinpath("string.h").write_text(STRING_H)
         folder.joinpath("link.ld").write_text(LINK)
         compile_ = [*command, *FLAGS, *flags, "-O2", "-ffreestanding", "-fno-builtin", "-fno-unwind-tables"]
         compile_ += ["-isystem", str(folder)]
-        self.objects = [folder / f"{source.stem}.o" for source in (*SOURCES, DRIVER)]
-        for source, made in zip((*SOURCES, DRIVER), self.objects, strict=True):
+        self.objects = [folder / f"{source.stem}.o" for source in (*SOURCES, driver)]
+        for source, made in zip((*SOURCES, driver), self.objects, strict=True):
             _run([*compile_, "-c", source, "-o", made])
-        self.program = folder / "run_case.elf"
-        link = ["-static", f"-Wl,-T,{folder / 'link.ld'}", "-Wl,--build-id=none", "-Wl,-e,bare_case"]
+        self.program = folder / "program.elf"
+        link = ["-static", f"-Wl,-T,{folder / 'link.ld'}", "-Wl,--build-id=none", f"-Wl,-e,{entry}"]
         _run([*command, *flags, *link, *self.objects, *libraries, "-o", self.program])
 
     def run(self, case: bytes, skew: int = 0) -> tuple[bytes, list[str]]:
         """The answer to a case, and the unaligned accesses on the way; ``skew`` moves the memory it is given."""
+        from unicorn import arm_const as arm
+
+        given, out, arena = (MEMORY + (n << 20) for n in (1, 2, 3))
+        registers = {arm.UC_ARM_REG_R0: given, arm.UC_ARM_REG_R1: out, arm.UC_ARM_REG_R2: arena + skew}
+        machine, unaligned = self.start(registers, case)
+        return bytes(machine.mem_read(out, machine.reg_read(arm.UC_ARM_REG_R0) - out)), unaligned
+
+    def start(self, registers: dict[int, int], given: bytes = b"") -> tuple[Any, list[str]]:
+        """The machine after the entry has returned, and the unaligned accesses; ``given`` lies above the stack."""
         import unicorn as uc
         from unicorn import arm_const as arm
 
@@ -334,7 +352,7 @@ class Bare:
         machine.mem_map(CODE, 1 << 20, uc.UC_PROT_READ | uc.UC_PROT_EXEC)
         machine.mem_map(MEMORY, 4 << 20)
         machine.mem_map(STOP, 1 << 12)
-        entry = self._load(machine)
+        self._load(machine)
         unaligned: list[str] = []
 
         def look(_machine: Any, _access: int, address: int, size: int, _value: int, _data: Any) -> None:
@@ -342,25 +360,27 @@ class Bare:
                 unaligned.append(f"{size} bytes at {address:#x}, pc {machine.reg_read(arm.UC_ARM_REG_PC):#x}")
 
         machine.hook_add(uc.UC_HOOK_MEM_READ | uc.UC_HOOK_MEM_WRITE, look)
-        given, out, arena = (MEMORY + (n << 20) for n in (1, 2, 3))
-        machine.mem_write(given, case)
-        machine.reg_write(arm.UC_ARM_REG_R0, given)
-        machine.reg_write(arm.UC_ARM_REG_R1, out)
-        machine.reg_write(arm.UC_ARM_REG_R2, arena + skew)
-        machine.reg_write(arm.UC_ARM_REG_SP, given)  # the stack grows down
-        machine.reg_write(arm.UC_ARM_REG_LR, STOP | 1)
-        machine.emu_start(entry | 1, STOP)
-        return bytes(machine.mem_read(out, machine.reg_read(arm.UC_ARM_REG_R0) - out)), unaligned
+        stack = MEMORY + (1 << 20)  # it grows down
+        machine.mem_write(stack, given)
+        for register, value in {**registers, arm.UC_ARM_REG_SP: stack, arm.UC_ARM_REG_LR: STOP | 1}.items():
+            machine.reg_write(register, value)
+        machine.emu_start(self.symbol(self.entry) | 1, STOP)
+        return machine, unaligned
 
-    def _load(self, machine: Any) -> int:
-        """Put the program into memory; answers where it begins."""
+    def _load(self, machine: Any) -> None:
+        """Put the program into memory."""
         from elftools.elf.elffile import ELFFile
 
         with self.program.open("rb") as file:
-            elf = ELFFile(file)
-            for segment in elf.iter_segments("PT_LOAD"):
+            for segment in ELFFile(file).iter_segments("PT_LOAD"):
                 machine.mem_write(segment["p_vaddr"], segment.data())
-            return int(elf.get_section_by_name(".symtab").get_symbol_by_name("bare_case")[0]["st_value"])
+
+    def symbol(self, name: str) -> int:
+        """The address of a function or global."""
+        from elftools.elf.elffile import ELFFile
+
+        with self.program.open("rb") as file:
+            return int(ELFFile(file).get_section_by_name(".symtab").get_symbol_by_name(name)[0]["st_value"])
 
 
 @pytest.fixture(scope="module")

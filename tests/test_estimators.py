@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from picopinn.errors import UsageError
 from picopinn.estimators import Estimator, Kind, Quantization, Squared
 from picopinn.problems import Constraint, Field
 
@@ -262,25 +261,3 @@ def test_orthogonal_draws_are_orthogonal_with_one_radius(count: int) -> None:
 
 def test_a_full_set_of_jets_is_the_identity() -> None:
     assert (Estimator("jet").draw(np.random.default_rng(0), 3) == np.eye(3)).all()
-
-
-@pytest.mark.parametrize(
-    ("options", "cause"),
-    [
-        ({"kind": "hutchinson"}, "'hutchinson' is unknown.*gaussian"),
-        ({"quantization": "even"}, "'even' is unknown.*odd-even"),
-        ({"sigma": 0.0}, "sigma must be a positive number"),
-        ({"sigma": float("nan")}, "sigma must be a positive number"),
-        ({"directions": 0}, "directions must be at least 1"),
-        ({"squared": "twice"}, "squared 'twice' is unknown.*plain"),
-        ({"kind": "smolyak", "directions": 3}, "as many directions as it has nodes"),
-    ],
-)
-def test_impossible_choices_are_refused(options: dict[str, Any], cause: str) -> None:
-    with pytest.raises(UsageError, match=cause):
-        Estimator(**options)
-
-
-def test_more_orthogonal_directions_than_dimensions_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"at most 2 directions in 2 dimensions, got 3.*gaussian"):
-        Estimator("jet", directions=3).draw(np.random.default_rng(0), 2)

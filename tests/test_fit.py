@@ -145,3 +145,13 @@ def test_a_step_takes_the_cycles_that_were_told(name: str, cores: int, emulated:
     assert told.kernels == pytest.approx(spent.kernel_us * BOARD.clock_hz / 1e6, rel=0.1)
     assert told.messages == spent.frames - 1  # one asked for the counters
     assert told.nbytes < spent.bytes_in + spent.bytes_out  # frames have heads and sums
+
+
+def test_without_limits_of_memory_kernels_take_what_they_take_on_a_board_that_keeps_every_tape() -> None:
+    program, passes = SMALL.program(DEFAULT, "jet"), [(4, 2), (2, 0)]
+    memory = fit.memory(program, 2, BOARD, 6, 2)
+    assert memory.tapes >= 6 and memory.cores == BOARD.cores
+    told = fit.cycles(program, passes, BOARD, memory)
+    assert told is not None and fit.kernel_cycles(program, passes, BOARD) == told.kernels
+    with pytest.raises(UsageError, match="nobody has measured the cycles"):
+        fit.kernel_cycles(program, passes, boards.load("rp2350"))

@@ -146,21 +146,8 @@ def test_headroom_is_the_least_that_holds() -> None:
 
 def test_matmul_refuses() -> None:
     a = smx.encode(np.ones((4, 8)), 8)
-    with pytest.raises(UsageError, match="matmul: inner sizes differ, 4 x 8 times 4 x 8"):
-        kernels.matmul(a, a)
     with pytest.raises(UsageError, match="matmul: inner sizes differ, 8 x 4 times 8 x 4"):
         kernels.matmul(a, a, transpose_a=True, transpose_b=True)
-    long = smx.encode(np.ones((1, 4097)), 8)
-    with pytest.raises(UsageError, match="matmul: the inner size is at most 4096, got 4097"):
-        kernels.matmul(long, long, transpose_b=True)
-    bad = SMX(a.blocks, a.exponents, a.shape, 17)
-    with pytest.raises(UsageError, match=r"the kernels refuse this: a mantissa width is outside 4\.\.16"):
-        kernels.matmul(bad, a, transpose_b=True)
-
-
-def test_an_unknown_variant_is_refused() -> None:
-    with pytest.raises(UsageError, match="kernel variant 'mmx' does not run here: choose portable"):
-        kernels.kernels("mmx")
 
 
 # ---- encoding integers

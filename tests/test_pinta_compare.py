@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 from test_pinta_workload import NETWORKS, printed
 
 import pinta_model
+from picopinn import pinta
 from pinta_model import PintaError, evaluate
-from pinta_model.baselines import EagerStep, claimed, eager, gpu
-from pinta_model.compare import GPU_RUNGS, ladder
+from pinta_model.baselines import EagerStep, claimed, eager, gpu, rp2040_watts
+from pinta_model.compare import EAGER, Rung, ladder
 from pinta_model.explore import PORT_BYTES, Axes, frontier, sweep
 
 DESIGN = pinta_model.default()
@@ -34,18 +36,29 @@ def test_unknown_steps_are_refused() -> None:
 
 @pytest.mark.parametrize("problem", ["poisson2d", "hjb20d", "heat100d"])
 def test_a_tensor_train_has_fewer_operations(problem: str) -> None:
-    steps = {variant: eager(problem, variant) for variant, _, _ in GPU_RUNGS}
+    steps = {variant: eager(problem, variant) for variant, _, _ in EAGER}
     assert steps["tt se"].flops < steps["dense se"].flops
     assert steps["tt jet"].launches < 10 * steps["dense se"].launches
 
 
 def test_a_ladder_starts_at_one_and_keeps_the_reports() -> None:
     step = printed(NETWORKS["tensor train"])
-    rungs = ladder("poisson2d", [("chip", "PINTA", step)], DESIGN)
-    assert [rung.change for rung in rungs] == ["baseline", "SE", "TT", "jets", "PINTA"]
+    board = Rung("board", "", 3.0, 4.0, "slow")
+    rungs = ladder("poisson2d", [("chip", "PINTA", step)], DESIGN, [board])
+    assert [rung.change for rung in rungs if rung.change] == ["baseline", "SE", "TT", "jets", "PINTA"]
+    assert [rung.name.split(",")[0] for rung in rungs] == ["GPU"] * 4 + ["CPU"] * 4 + ["board", "chip"]
     report = evaluate(step, DESIGN)
     assert rungs[-1].seconds == report.seconds and rungs[-1].joules == pytest.approx(report.pj * 1e-12)
+    assert rungs[4].seconds == eager("poisson2d", "dense ad").cpu_seconds and math.isnan(rungs[4].joules)
     assert claimed().speedup == (5.5, 83.5)
+
+
+def test_a_microcontroller_is_told_apart_where_its_memory_does_not_do() -> None:
+    fits, large = pinta.on_a_board("poisson2d"), pinta.on_a_board("hjb20d")
+    assert fits.limit.startswith("fits") and large.limit.startswith("does not fit: extrapolated")
+    assert 1 < fits.seconds < large.seconds < 100  # 0.4 and 1.1 Gcycles at 125 MHz
+    for rung in (fits, large):
+        assert rung.joules == pytest.approx(rung.seconds * rp2040_watts())
 
 
 def test_a_sweep_gives_what_single_designs_give() -> None:

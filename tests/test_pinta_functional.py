@@ -46,7 +46,22 @@ class Traced:
     """Stands in for the oracle's products with those of the chip, each compared with the C kernels'."""
 
     def __init__(self) -> None:
-        self.products = self.terms = 0
+        self.products = self.terms = self.encoded = 0
+
+    def encode(self, x: Any, exponent: Any, bits: Any, random: Any = None) -> Any:
+        """The chip's quantizer on every block that the step encodes."""
+        m, e, overflow = ORACLE_ENCODE(x, exponent, bits, random)
+        width, exponents = (
+            np.broadcast_to(np.asarray(value, dtype=np.int64), x.shape[:-1]) for value in (bits, exponent)
+        )
+        found_m, found_e = np.zeros_like(m), np.zeros_like(e)
+        for one in np.unique(width):
+            rows = width == one
+            rounding = None if random is None else random[rows]
+            found_m[rows], found_e[rows] = functional.encode(x[rows], exponents[rows], int(one), rounding)
+        assert (found_m == m).all() and (found_e == e).all()
+        self.encoded += width.size
+        return found_m, found_e, overflow
 
     def row_product(self, a: Any, b: Any, shift: Any) -> Any:
         inner = b.e.shape[0]
@@ -91,6 +106,7 @@ class Traced:
 
 
 ORACLE_ADD = reference.Accumulator.add
+ORACLE_ENCODE = reference.encode_int
 
 
 def narrowest(a: Any, b: Any, h: int) -> tuple[int, int]:
@@ -118,6 +134,7 @@ def test_training_steps_on_the_chip_give_the_bits_of_the_kernels(
     traced = Traced()
     monkeypatch.setattr(reference, "row_product", traced.row_product)
     monkeypatch.setattr(reference, "outer_blocks", traced.outer_blocks)
+    monkeypatch.setattr(reference, "encode_int", traced.encode)
     monkeypatch.setattr(reference.Accumulator, "add", lambda sums, x, e: traced.add(sums, x, e))
     estimator = Estimator(kind)
     shared = {"steps": 3, "batch": 8, "seed": 1}
@@ -127,5 +144,5 @@ def test_training_steps_on_the_chip_give_the_bits_of_the_kernels(
     for solver in (chip, in_c):
         solver.step()
         solver.step()
-    assert traced.products > 20 and traced.terms > 1000
+    assert traced.products > 20 and traced.terms > 1000 and traced.encoded > 1000
     assert chip.weights_sha256() == in_c.weights_sha256()

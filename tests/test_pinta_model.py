@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +17,8 @@ from pinta_model import Architecture, PintaError, evaluate
 from pinta_model.array import STATIONARY
 from pinta_model.energy import areas_mm2, peak_products_per_cycle
 from pinta_model.memory import LEVELS, peak_bytes, place
-from pinta_model.report import csv_text, json_text, rows
+from pinta_model.report import csv_text, json_text, levels, rows
+from pinta_model.workload import Gemm, Section, Tensor, Workload
 
 DESIGN = pinta_model.default()
 SMALL = replace(DESIGN, array=replace(DESIGN.array, rows=4, cols=3))
@@ -24,6 +27,16 @@ SMALL = replace(DESIGN, array=replace(DESIGN.array, rows=4, cols=3))
 def with_activations(size_bytes: int, design: Architecture = DESIGN) -> Architecture:
     small = replace(design.buffers["activation"], size_bytes=size_bytes, banks=1)
     return replace(design, buffers={**design.buffers, "activation": small})
+
+
+def one_product(m: int, k: int, n: int) -> Workload:
+    """C = A B of 8 bits, whose int32 sums are kept."""
+    tensors = tuple(
+        Tensor(name, rows, cols, store, scope="step")
+        for name, rows, cols, store in (("a", m, k, "smx"), ("b", k, n, "smx"), ("c", m, n, "int32"))
+    )
+    gemm = Gemm("product", "layer", "forward", "base", m, k, n, 8, 8, "a", "b", "c")
+    return Workload("one product", tensors, (Section("all", 1, (gemm,)),))
 
 
 @pytest.mark.parametrize("name", ["dense", "three modes", "core by core"])
@@ -108,6 +121,27 @@ def test_tables_csv_and_json_tell_the_same() -> None:
         assert unit in lines[0]
     for by in ("layer", "phase", "operation"):
         assert rows(report, by)[1][-1][1] == f"{float(report.cycles):,.0f}"
+    flat = list(csv.DictReader(lines))
+    data = json.loads(json_text(report))
+    for level in LEVELS:
+        told = data["levels"][level]
+        for what in ("bytes", "pj"):
+            assert sum(float(line[f"{level}_{what}"]) for line in flat) == pytest.approx(told[what])
+    assert sum(float(line["pj"]) for line in flat) == pytest.approx(float(report.pj) - report.part_pj["leakage"])
+    assert all(0 <= float(line["utilization"]) <= 1 for line in flat)
+
+
+@pytest.mark.parametrize("design", [DESIGN, with_activations(4096, SMALL)], ids=["on chip", "off chip"])
+def test_memory_levels_have_cycles_stalls_bytes_and_energy(design: Architecture) -> None:
+    report = evaluate(printed(NETWORKS["dense"]), design)
+    found = levels(report)
+    headings, lines = rows(report, "level")
+    assert list(found) == [line[0] for line in lines] == list(LEVELS)
+    assert headings == ["level", "cycles", "stall_cycles", "utilization", "bytes", "nj"]
+    for level in found.values():
+        assert 0 < level["utilization"] <= 1 and level["bytes"] > 0 and level["pj"] > 0
+    stalls = sum(cost.stall_cycles for cost in report.costs)
+    assert 0 < found["dram"]["stall_cycles"] <= min(stalls, found["dram"]["cycles"])
 
 
 def edited(tmp_path: Path, old: str, new: str) -> Path:
@@ -118,11 +152,55 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
+@pytest.mark.parametrize("name", pinta_model.configs())
+def test_every_architecture_runs_a_step_and_both_depths_agree(name: str) -> None:
+    design, step = pinta_model.read(pinta_model.configs()[name]), printed(NETWORKS["dense"])
+    assert design.name == name
+    closed, stepped = evaluate(step, design), evaluate(step, design, stepped=True)
+    assert closed.cycles == pytest.approx(stepped.cycles, rel=0.02)
+    assert 0 < closed.utilization <= 1 and closed.pj > 0
+
+
+def test_a_small_architecture_is_smaller_slower_and_draws_less() -> None:
+    edge, step = pinta_model.read(pinta_model.configs()["pinta-edge"]), printed(NETWORKS["tensor train"])
+    small, large = evaluate(step, edge), evaluate(step, DESIGN)
+    assert sum(areas_mm2(edge).values()) < sum(areas_mm2(DESIGN).values()) / 5
+    assert small.seconds > 10 * large.seconds and small.watts < large.watts / 5
+    assert edge.units["tanh"].lanes == 8 and edge.units["tanh"].multiplies == DESIGN.units["tanh"].multiplies
+
+
+def test_a_design_says_only_in_what_it_differs(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('extends = "pinta-default"\nclock_mhz = 800\n[array]\nrows = 16\n')
+    found = pinta_model.read(path)
+    assert found == replace(DESIGN, clock_mhz=800.0, array=replace(DESIGN.array, rows=16))
+    path.write_text('extends = "pinta-large"\n')
+    with pytest.raises(PintaError, match=r"mine\.toml: extends 'pinta-large' is none of pinta-default, pinta-edge"):
+        pinta_model.read(path)
+
+
+def test_wider_operands_take_area() -> None:
+    areas = [
+        areas_mm2(replace(DESIGN, array=replace(DESIGN.array, widest_bits=bits)))["array"] for bits in (4, 8, 12, 16)
+    ]
+    assert areas == sorted(areas) and areas[0] / areas[-1] == pytest.approx(DESIGN.element_ratio[4])
+
+
+def test_operands_wider_than_an_element_are_refused_by_name() -> None:
+    narrow = replace(DESIGN, array=replace(DESIGN.array, widest_bits=8), source="narrow.toml")
+    message = "narrow.toml: array.widest_bits = 8 cannot run operation .* in workload: its operands have 16 and 8"
+    with pytest.raises(PintaError, match=message):
+        evaluate(printed(NETWORKS["dense"]), narrow)
+    assert evaluate(one_product(8, 8, 8), narrow).cycles > 0
+
+
 BAD = {
     "a missing energy": ("[energy.dram_64b_pj]", "[energy.dram]", "energy.dram_64b_pj.scale is missing"),
     "no rows": ("rows = 32 ", "rows = 0 ", "array.rows must be a whole number from 1 on, got 0"),
     "a dataflow": ('"best"', '"row"', "array.dataflow 'row' is none of output, weight, input, best"),
     "multipliers": ("slice_multipliers = 64", "slice_multipliers = 48", "array.slice_multipliers must divide 64"),
+    "a width": ("widest_bits = 16", "widest_bits = 10", "array.widest_bits must be one of 4, 8, 12, 16, got 10"),
+    "an area ratio": ("12 = 0.978", "", "area.element_ratio.12 is missing"),
     "a technology": ('technology = "16"', 'technology = "3"', "technology '3' is not among"),
     "a number": ("clock_mhz = 400", 'clock_mhz = "fast"', "clock_mhz must be a positive number, got 'fast'"),
     "no TOML": ("[array]", "[array", "not TOML"),

@@ -94,6 +94,7 @@ BAD = {
     "an unknown tensor": (spoiled({"a": "nowhere"}), "'nowhere', which the file does not define"),
     "a width": (spoiled({"bits_a": 17}), "width 17 is out of range"),
     "a size": (spoiled({"k": 0}), "sizes must be at least 1"),
+    "a shape": (spoiled({"n": 999}), "B is 3 x 999, but tensor 'layer0.weight' has only 20 x 3"),
     "a type": (spoiled({"k": "many"}), "k = 'many' is of the wrong type"),
     "a phase": (spoiled({"phase": "sideways"}), "phase 'sideways'"),
     "a store": (spoiled({"store": "paper"}, tensor=True), "store 'paper'"),

@@ -1,59 +1,30 @@
-"""README and docs as a person follows them: programs and commands run as written, and what they name is there."""
+"""README as a person follows it, and what README and docs name: programs and commands run as written."""
 
 from __future__ import annotations
 
 import re
 import shlex
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
+import pages
 import pytest
+from pages import PAGES, ROOT, exists, named, python
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PLACES = (
-    ROOT,
-    *(ROOT / place for place in ("docs", "host/picopinn", "kernels_c/src", "pinta_model")),
-)  # what short names start from
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-NAMED = re.compile(r"`([\w./-]+(?:\.(?:c|h|json|md|npz|png|csv|py|toml)|/))`")
-LINKED = re.compile(r"\]\(([^)#]+)[^)]*\)")
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
 
 Need = Callable[[str, str], list[str]]
 
 
 def fenced(language: str) -> list[str]:
-    return [text for kind, text in FENCED.findall(README) if kind == language]
-
-
-def python(folder: Path, *arguments: str) -> str:
-    """What Python prints in an empty folder, if it warns of nothing."""
-    command = [sys.executable, "-W", "error", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    return done.stdout
-
-
-def names() -> Iterator[tuple[str, str]]:
-    """Every page with every file and folder that it names or links to."""
-    for page in PAGES:
-        text = page.read_text()
-        prose = FENCED.sub("", text)
-        for name in sorted({*NAMED.findall(prose), *LINKED.findall(prose)}):
-            if "://" not in name:
-                yield page.name, name
-
-
-def exists(name: str) -> bool:
-    return any((place / name).exists() for place in PLACES)
+    return [block.text for block in pages.blocks(README) if block.language == language]
 
 
 def test_the_custom_pde_trains(tmp_path: Path) -> None:
     program, _ = fenced("python")
-    bound = re.search(r"ends below (\S+);", README)
+    bound = re.search(r"ends below (\S+);", TEXT)
     assert bound, "README no longer says what error its program reaches"
     assert program.count("\n") < 30
     printed = re.fullmatch(r"relative L2 (\S+)\n", python(tmp_path, "-c", program))
@@ -76,9 +47,9 @@ def test_the_first_command_trains(tmp_path: Path) -> None:
     out = python(tmp_path, "-m", "picopinn.cli", *arguments, "--steps", "20")
     assert "relative L2" in out.splitlines()[-1]
     (run,) = (tmp_path / "runs").iterdir()
-    assert run.relative_to(tmp_path).as_posix() in README  # in the lines that it shows, and to resume
+    assert run.relative_to(tmp_path).as_posix() in TEXT  # in the lines that it shows, and to resume
     made = {path.name for path in run.iterdir()}
-    assert made == {name for page, name in names() if page == "README.md" and not exists(name)}
+    assert made == {name for name in named(README) if not exists(name, README)}
 
 
 def test_ci_runs_the_second_command(need: Need) -> None:
@@ -94,12 +65,18 @@ def test_ci_runs_the_second_command(need: Need) -> None:
     assert picked == "pip install '.[test]' && invoke setup test\n"
 
 
-@pytest.mark.parametrize(("page", "name"), [pair for pair in names() if pair[0] != "README.md"])
-def test_files_named_in_the_docs_exist(page: str, name: str) -> None:
-    assert exists(name)
+def test_the_commands_of_the_board_exist() -> None:
+    pages.check_options(fenced("sh")[1])
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    ("page", "name"), [(page, name) for page in PAGES[1:] for name in named(page)], ids=lambda part: str(part)
+)
+def test_files_named_in_the_docs_exist(page: Path, name: str) -> None:
+    assert exists(name, page)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=pages.name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in LINKED.findall(page.read_text()):
+    for target in pages.LINKED.findall(page.read_text(encoding="utf-8")):
         assert "://" in target or (page.parent / target).exists(), target

@@ -305,7 +305,7 @@ class TestFullDisk:
         full(name)
         _, solver = resume(run.path)
         with pytest.raises(PicopinnError, match=f"{name}: No space left on device.*make room"):
-            train.finish(run, solver)
+            train.finish(run, solver, None)
         assert not (run.path / name).exists()
 
 
@@ -350,59 +350,16 @@ class TestDamage:
             assert found.state.keys() == expected.state.keys()
             assert all(np.array_equal(found.state[name], expected.state[name]) for name in expected.state)
 
-    def rewrite(self, run: Run, **changes: Any) -> None:
-        path = run.path / "checkpoint.npz"
-        with np.load(path) as archive:
-            arrays: dict[str, Any] = {**archive}
-        arrays |= changes
-        np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-
-    def test_another_version(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        self.rewrite(run, format=runs.FORMAT + 1)
-        self.refuse(run, capsys, f"has checkpoint format {runs.FORMAT + 1}", "environment.json", "start a new run")
-
-    def test_something_else(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        self.rewrite(run, format=None)
-        self.refuse(run, capsys, "is not a checkpoint of picopinn", "give the folder of a run")
-
-    def test_missing_parts(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        self.rewrite(run, seconds=None)
-        self.refuse(run, capsys, "is damaged or cut short", "start a new run")
-
-    def test_pickles_are_refused(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        self.rewrite(run, settings=np.array([{}], dtype=object))
-        self.refuse(run, capsys, "is damaged", "allow_pickle=False")
-
     def test_checkpoints_hold_no_pickles(self, run: Run) -> None:
         with zipfile.ZipFile(run.path / "checkpoint.npz") as archive:
             for name in archive.namelist():
                 np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
-
-    @pytest.mark.parametrize("name", ["config.toml", "metrics.csv", "checkpoint.npz"])
-    def test_a_missing_file(self, name: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        (run.path / name).unlink()
-        self.refuse(run, capsys, f"{name} is missing", "start a new run")
-
-    def test_a_changed_config(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        path = run.path / "config.toml"
-        path.write_text(path.read_text().replace("steps = 12", "steps = 13"))
-        self.refuse(run, capsys, "config.toml was changed", "start a new run with other options")
-
-    def test_cut_metrics(self, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-        path = run.path / "metrics.csv"
-        path.write_bytes(path.read_bytes()[:-3])
-        self.refuse(run, capsys, "metrics.csv was cut short", "start a new run")
 
     def test_garbled_metrics(self, run: Run) -> None:
         path = run.path / "metrics.csv"
         path.write_bytes(path.read_bytes().replace(b"2,", b"2;"))
         with pytest.raises(PicopinnError, match=r"metrics\.csv is damaged"):
             Run.open(run.path).rows()
-
-    def test_a_garbled_result(self, run: Run) -> None:
-        (run.path / "result.json").write_text('{"problem"')
-        with pytest.raises(PicopinnError, match=r"result\.json is damaged.*--resume"):
-            run.result()
 
 
 def test_racing_starts_get_numbers_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

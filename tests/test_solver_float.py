@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from picopinn import Estimator, Network, Problem, Solver
-from picopinn.errors import PicopinnError, UsageError
+from picopinn.errors import UsageError
 from picopinn.floating import FloatEngine
 from picopinn.optim import Adam
 from picopinn.problems import Condition, Constraint, Field, Readings, get
@@ -204,21 +204,6 @@ def test_prediction_does_not_depend_on_its_batches() -> None:
     assert one.predict(x[:0]).shape == (0,)
 
 
-def test_divergence_names_step_and_remedy() -> None:
-    one = solver()
-    one.master[0] = np.inf
-    with pytest.raises(PicopinnError, match="at step 1: try a smaller learning rate"):
-        one.step()
-
-
-def test_a_finished_run_says_so() -> None:
-    one = solver(steps=1)
-    one.train()
-    assert one.done
-    with pytest.raises(UsageError, match="the run's 1 steps are taken"):
-        one.step()
-
-
 @pytest.mark.parametrize(
     ("change", "cause"),
     [
@@ -235,26 +220,3 @@ def test_a_foreign_checkpoint_is_refused(change: dict[str, Any], cause: str) -> 
     with pytest.raises(UsageError, match=cause):
         one.restore(state)
     assert (one.weights_sha256(), one.step_number) == (before, 0)
-
-
-@pytest.mark.parametrize(
-    ("options", "cause"),
-    [
-        ({"network": Network(3)}, "has 2 dimensions, the network 3 inputs"),
-        ({"network": Network(2, outputs=2)}, "one output u, got 2"),
-        ({"estimator": Estimator(directions=3)}, "at most 2 directions"),
-        ({"steps": 0}, "steps must be at least 1"),
-        ({"batch": 0}, "batch must be at least 1"),
-        ({"threads": 0}, "threads must be at least 1"),
-        ({"seed": -1}, "seed must be 0 to"),
-        ({"learning_rate": float("nan")}, "learning rate must be a positive number"),
-    ],
-)
-def test_impossible_options_are_refused(options: dict[str, Any], cause: str) -> None:
-    with pytest.raises(UsageError, match=cause):
-        solver(**options)
-
-
-def test_prediction_refuses_points_of_another_shape() -> None:
-    with pytest.raises(UsageError, match=r"shape \(n, 2\), got \(5, 3\)"):
-        solver().predict(np.zeros((5, 3)))

@@ -1,5 +1,6 @@
 """Starts the service on a board, or on this computer under MicroPython's unix port."""
 
+import gc
 import sys
 from binascii import hexlify
 
@@ -14,8 +15,10 @@ except ImportError:
 
 def serve():
     """Serve the host on the standard streams until it leaves or a person presses Ctrl-C."""
+    facts = _facts()
+    gc.collect()  # what hashing left must not lie between the service's memory and the rest
     try:
-        Service(native, *_streams(), _facts()).run()
+        Service(native, *_streams(), facts).run()
     finally:
         if ppn_usb:
             ppn_usb.restore()

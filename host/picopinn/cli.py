@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pinta_model import PintaError
 
-from . import __version__, boards, describe, fit, flash, image, pinta, train
+from . import __version__, boards, describe, export, fit, flash, image, pinta, train
 from .device.addresses import FORMS, LOCAL, open_device, open_session
 from .device.meter import Meter
 from .device.remote import RemoteDevice
@@ -57,6 +57,9 @@ Rank = Annotated[int, _option("TT rank.", _NETWORK)]
 Dense = Annotated[bool, _option("Plain hidden layers, no tensor trains.", _NETWORK, flag="--dense")]
 ActivationName = Annotated[Activation, _option("Activation function.", _NETWORK)]
 ContractionName = Annotated[Contraction, _option("How tensor trains are applied.", _NETWORK)]
+Omega = Annotated[
+    float | None, _option("Wave number that the first layer starts with.", _NETWORK, show_default="Glorot")
+]
 Steps = Annotated[int, _option("Length of the run.", _TRAINING)]
 Seed = Annotated[int, _option("Decides weights, points and rounding.", _TRAINING)]
 Batch = Annotated[int, _option("Interior points, and points of each soft condition, a step.", _TRAINING)]
@@ -103,6 +106,7 @@ def _train(
     dense: Dense = False,
     activation: ActivationName = Settings.activation,
     contraction: ContractionName = Settings.contraction,
+    omega: Omega = None,
     steps: Steps = Settings.steps,
     seed: Seed = Settings.seed,
     batch: Batch = Settings.batch,
@@ -139,13 +143,15 @@ def _flash(
     volume: Annotated[Path | None, typer.Option(help="Volume of a board with BOOTSEL held.")] = None,
     port: Annotated[str | None, typer.Option(help="Serial port of a board with MicroPython.")] = None,
     micropython: Annotated[Path | None, typer.Option(help="UF2 file of MicroPython.", show_default="built")] = None,
+    solver: Annotated[list[Path] | None, typer.Option(help="Finished run to put on it, too; may be repeated.")] = None,
 ) -> None:
     """Put picopinn on a board."""
     kind = boards.load(board)
+    solvers = export.for_board([export.Trained.of(Run.open(run)) for run in solver or []], kind)
     if volume and port:
         raise UsageError("a board is at a volume or at a port: give one of --volume and --port")
     with train.progress(Console()) as show:
-        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port)
+        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port, solvers)
 
 
 def _ask(port: str) -> dict[str, Any]:
@@ -211,6 +217,20 @@ def _report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")]
     for path in runs:
         table.add_row(*_report_cells(Run.open(path)))
     _show(table)
+
+
+@app.command("export")
+def _export(
+    run: Annotated[Path, typer.Argument(help="Directory of a finished run.")],
+    to: Annotated[str, typer.Option(help=export.FORMS + ".")],
+    int8: Annotated[bool, typer.Option("--int8", help="TensorFlow Lite in INT8, not float32.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+) -> None:
+    """Write a trained solver for use elsewhere."""
+    current = Run.open(run)
+    path = export.target(to, current.settings.problem)
+    for file in export.export(export.Trained.of(current), path, int8, force):
+        print(f"{file}: {file.stat().st_size:,} bytes")
 
 
 @app.command("problems")
@@ -295,8 +315,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(_with_help(error), error.exit_code)
     except (UsageError, PintaError) as error:
         return _fail(error, 2)
-    except (PicopinnError, OSError) as error:
+    except PicopinnError as error:
         return _fail(error, 1)
+    except OSError as error:
+        what = f"cannot use {error.filename}: {error.strerror}" if error.filename else error
+        return _fail(f"{what}: check the path, its rights and the room on the disk", 1)
     except MemoryError:
         return _fail("not enough memory: choose a smaller network or batch", 1)
     return code if isinstance(code, int) else 0

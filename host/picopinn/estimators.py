@@ -41,7 +41,7 @@ class Estimator:
             unbiased. Of a problem with time, ``jet`` and ``orthogonal`` take one more along time; ``gaussian`` and
             ``smolyak`` steps go through space and time together.
         quantization: how finite steps travel: as points (``naive``), as differences, or as odd and even parts.
-        squared: |grad u|^2 with fewer directions than dimensions: ``plain`` squares the estimated gradient, and is
+        squared: ``|grad u|^2`` with fewer directions than dimensions: ``plain`` squares the estimated gradient, and is
             too large on average; ``unbiased`` multiplies those of two independent halves (``gaussian``), or sums the
             squared derivatives along orthogonal directions, which varies less.
 

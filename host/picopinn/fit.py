@@ -289,6 +289,22 @@ def cycles(program: Program, passes: list[tuple[int, int]], board: Board, memory
     return Cycles(kernels, kernels + link, nbytes, len(told))
 
 
+def kernel_cycles(program: Program, passes: list[tuple[int, int]], board: Board) -> float:
+    """Of a step in kernels, were the board's memory without limits: every tape kept, all its cores at work.
+
+    For networks that do not fit a board; ``passes`` are as in :func:`step_messages`.
+
+    Raises:
+        UsageError: nobody has measured the board.
+    """
+    if board.cycles is None:
+        raise UsageError(f"nobody has measured the cycles of a {board.title} yet: choose rp2040")
+    kinds = (messages.FORWARD, messages.BACKWARD)
+    told = [Message(kind, 0, 0, *batch) for kind in kinds for batch in passes]
+    tapes = sum(count for count, _ in passes)
+    return _kernel_cycles(program, told, board.cycles, Memory({}, 0, 0, tapes, board.cores))
+
+
 def link_work(message: Message) -> Counter[str]:
     """What a message takes beside the kernels; a long reply waits for the host to make room."""
     return Counter({"message": 1, "byte": message.reply, "waiting": max(0, message.reply - FIFO)})

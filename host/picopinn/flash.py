@@ -62,12 +62,14 @@ def flash(
     report: Report,
     volume: Path | None = None,
     port: str | None = None,
+    solvers: image.Files | None = None,
 ) -> None:
     """Put the application on the one board there is, or on the one at ``volume`` or ``port``, and see that it answers.
 
     Args:
         micropython: answers the contents of flash from its start; called only for a board in its boot loader.
         ask: see :data:`Ask`; raises PicopinnError if nothing answers.
+        solvers: files to put beside the application.
 
     Raises:
         UsageError: no board, several, or another kind of board.
@@ -78,14 +80,14 @@ def flash(
     if volume is not None:
         check_volume(board, volume)
         before = set(find_ports(board))
-        copy(board, image.build(board, micropython()), volume, report)
+        copy(board, image.build(board, micropython(), solvers), volume, report)
         if volume.exists():
             report(f"copied; the board starts when it has taken the file, and {volume} goes", None)
             return
         port = _await_port(lambda: sorted(set(find_ports(board)) - before))
     else:
         assert port is not None
-        push(board, image.application(board.arch), port, report)
+        push(board, {**image.application(board.arch), **(solvers or {})}, port, report)
     if _await_info(ask, port).get("application") != image.digest(image.application(board.arch)):
         raise PicopinnError(f"{port} runs another application than was sent: plug the board in anew and flash again")
     report(f"{board.title} at {port} runs picopinn", None)
@@ -198,7 +200,7 @@ def prompt_at(port: str) -> Iterator[Any]:
     try:
         yield prompt
     except errors as error:
-        raise PicopinnError(f"the board at {port} failed under way: {str(error).strip()}") from None
+        raise PicopinnError(f"the board at {port} failed under way: {str(error).strip()}: flash it again") from None
     finally:
         with contextlib.suppress(OSError):
             prompt.close()

@@ -66,14 +66,17 @@ def micropython_of(board: Board, file: Path | None) -> bytes:
     try:
         regions = uf2.decode(file.read_bytes(), board.bootloader.family)
     except OSError as error:
-        raise UsageError(f"{file}: {error.strerror}") from None
+        raise UsageError(f"{file}: {error.strerror}: name a UF2 file of MicroPython with --micropython") from None
+    except UsageError as error:
+        raise UsageError(f"{file}: {error}") from None
     if bootloader.start not in regions:
-        raise UsageError(f"{file} writes nothing at the start of flash: it is not MicroPython for {board.title}")
+        raise UsageError(f"{file} writes nothing at the start of flash: take MicroPython for {board.title}")
     return regions[bootloader.start]
 
 
-def build(board: Board, micropython: bytes) -> bytes:
-    """A UF2 file that puts MicroPython (the contents of flash from its start) and the application on a board.
+def build(board: Board, micropython: bytes, solvers: Files | None = None) -> bytes:
+    """A UF2 file that puts MicroPython (the contents of flash from its start) and the application on a board, and
+    perhaps trained solvers.
 
     The same inputs give the same bytes.
 
@@ -83,8 +86,9 @@ def build(board: Board, micropython: bytes) -> bytes:
     bootloader, place = _flash_of(board)
     start = bootloader.start
     if start + len(micropython) > place.start:
-        raise UsageError(f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}")
-    blocks = _filesystem(application(board.arch), place)
+        reach = f"MicroPython, {len(micropython)} bytes, reaches into the file system at {place.start:#x}"
+        raise UsageError(f"{reach}: take MicroPython {toolchain.VERSION} for {board.title}")
+    blocks = _filesystem({**application(board.arch), **(solvers or {})}, place)
     return uf2.encode({start: micropython, **blocks}, bootloader.family)
 
 

@@ -194,7 +194,7 @@ def matmul(
     rows, inner = a.shape[::-1] if transpose_a else a.shape
     other, cols = b.shape[::-1] if transpose_b else b.shape
     if inner != other:
-        raise UsageError(f"matmul: inner sizes differ, {rows} x {inner} times {other} x {cols}")
+        raise UsageError(f"matmul: inner sizes differ, {rows} x {inner} times {other} x {cols}: transpose one")
     if inner > MAX_INNER:
         raise UsageError(f"matmul: the inner size is at most {MAX_INNER}, got {inner}")
     high, wide = (-(-size // BLOCK) for size in (rows, cols))

@@ -197,6 +197,9 @@ class Network:
         rank: every TT rank of the hidden layers.
         activation: ``tanh`` or ``sine``.
         contraction: ``prs`` contracts cores to two factors first; ``sequential`` applies core after core.
+        omega: waves per 2 pi that the first layer starts with: the length of its rows, root mean square, and the
+            range of its biases, uniform in +-omega. By default its rows are as Glorot has them, which for few
+            inputs are so short that solutions with waves or fronts are found late or never.
 
     Raises:
         UsageError: sizes that cannot work; the message names the numbers.
@@ -210,6 +213,7 @@ class Network:
     rank: int = 8
     activation: Activation = "tanh"
     contraction: Contraction = "prs"
+    omega: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "hidden", "layers", "rank"):
@@ -221,6 +225,8 @@ class Network:
             raise UsageError(f"activation {self.activation!r} is unknown: choose {' or '.join(ACTIVATIONS)}")
         if self.contraction not in CONTRACTIONS:
             raise UsageError(f"contraction {self.contraction!r} is unknown: choose {' or '.join(CONTRACTIONS)}")
+        if self.omega is not None and not (math.isfinite(self.omega) and self.omega > 0):
+            raise UsageError(f"omega must be a positive number, got {self.omega}")
         if self.tt is not None:
             self._check_tt(self.tt)
 
@@ -255,11 +261,16 @@ class Network:
         return _Builder(self, precision.for_mode(mode), mode).build()
 
     def initial(self, rng: np.random.Generator) -> list[Floats]:
-        """Master tensors in ``Program.tensors`` order: Glorot-normal matrices (TT: of the product), zero biases."""
+        """Master tensors in ``Program.tensors`` order: Glorot-normal matrices (TT: of the product), zero biases;
+        the first layer by ``omega`` if there is one."""
         program = self.program(Precision(), "jet")
         return [self._initial_tensor(t, rng) for t in program.tensors]
 
     def _initial_tensor(self, tensor: Tensor, rng: np.random.Generator) -> Floats:
+        if self.omega is not None and tensor.stage == 0:
+            if tensor.bias:
+                return rng.uniform(-self.omega, self.omega, tensor.shape)
+            return rng.normal(0.0, self.omega / math.sqrt(self.inputs), tensor.shape)
         if tensor.bias:
             return np.zeros(tensor.shape)
         if len(tensor.shape) == 2:

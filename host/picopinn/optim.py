@@ -49,5 +49,8 @@ class Adam:
         """Continue from a ``state``; UsageError if it is of another size."""
         for name, own in (("mean", self._mean), ("square", self._square)):
             if state[name].shape != own.shape:
-                raise UsageError(f"the optimizer state has {state[name].size} values for {own.size} parameters")
+                raise UsageError(
+                    f"the optimizer state has {state[name].size} values for {own.size} parameters: "
+                    "resume with the network of the interrupted run"
+                )
             own[:] = state[name]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +16,18 @@ from typer.core import TyperGroup
 
 import pinta_model
 from pinta_model import plots
-from pinta_model.baselines import claimed
+from pinta_model.baselines import claimed, rp2040_watts
 from pinta_model.compare import Rung, ladder
 from pinta_model.energy import areas_mm2
 from pinta_model.explore import Sweep, sweep
 from pinta_model.report import csv_text, json_text, rows, summary
 
-from . import workload
+from . import boards, fit, workload
 from .errors import UsageError
 from .estimators import Estimator, Kind
 from .network import DEFAULT_PRECISION, Activation, Network, Precision
 from .problems import REGISTRY
+from .smx import blocks_of
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class Setting:
         )
 
 
-# Sizes, batches and directions are those of the sources; the tensor trains are this project's, of hjb20d its rank.
+# Only setting_of reads this table. Sizes, batches and directions are those of the sources; the tensor trains are this
+# project's, of hjb20d its rank.
 _HE = "He et al., AISTATS 2023"
 SETTINGS = {
     "poisson2d": Setting(2, 256, 3, "tanh", (16, 16), 8, 100, 100, 512, 0.01, _HE),
@@ -75,7 +78,7 @@ def setting_of(problem: str) -> Setting:
         return SETTINGS[problem]
     if problem not in REGISTRY:
         known = ", ".join(sorted({*SETTINGS, *REGISTRY}))
-        raise UsageError(f"problem {problem!r} is unknown: the problems are {known}, or give a workload file")
+        raise UsageError(f"problem {problem!r} is unknown: the problems are {known}")
     dimensions = REGISTRY[problem].dimensions
     plain = Network(dimensions)
     tt = plain.tt or (plain.hidden,)
@@ -84,9 +87,23 @@ def setting_of(problem: str) -> Setting:
     )
 
 
-def workload_text(problem: str, estimator: Estimator, precision: str = DEFAULT_PRECISION, dense: bool = False) -> str:
-    """A training step of a problem as JSON."""
+def workload_text(
+    problem: str,
+    estimator: Estimator,
+    precision: str = DEFAULT_PRECISION,
+    dense: bool = False,
+    batch: int | None = None,
+) -> str:
+    """A training step of a problem as JSON; ``batch`` points inside, and as many on the boundary if it has any there.
+
+    Raises:
+        UsageError: no such problem, or a size that cannot be.
+    """
     setting = setting_of(problem)
+    if batch is not None:
+        if batch < 1:
+            raise UsageError(f"batch must be at least 1, got {batch}")
+        setting = replace(setting, interior=batch, boundary=batch if setting.boundary else 0)
     program = setting.network(dense).program(Precision.parse(precision), estimator.mode)
     directions = estimator.count(setting.dimensions)
     return workload.to_json(problem, program, setting.interior, setting.boundary, directions, setting.dimensions)
@@ -103,7 +120,7 @@ class _CompareFirst(TyperGroup):
 
 app = typer.Typer(cls=_CompareFirst, no_args_is_help=True, help="A model of an accelerator for these training steps.")
 
-Problems = Annotated[list[str], typer.Argument(help="Problems, or workload files (.json).")]
+Problems = Annotated[list[str], typer.Argument(help="Problems whose steps on other machines were counted.")]
 Config = Annotated[Path | None, typer.Option(help="Architecture file.", show_default="pinta-default")]
 KindOption = Annotated[Kind, typer.Option("--estimator", help="How derivatives are estimated.")]
 Directions = Annotated[int | None, typer.Option(help="Directions K.", show_default="D; gaussian: 64")]
@@ -123,10 +140,13 @@ def _workload(
     directions: Directions = None,
     precision: Widths = DEFAULT_PRECISION,
     dense: Dense = False,
+    batch: Annotated[
+        int | None, typer.Option(help="Points inside, and on the boundary.", show_default="published")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="The whole list, as `picopinn pinta` reads it.")] = False,
 ) -> None:
     """Print one training step as a list of operations."""
-    text = workload_text(problem, Estimator(estimator, directions=directions), precision, dense)
+    text = workload_text(problem, Estimator(estimator, directions=directions), precision, dense, batch)
     if json:
         print(text)
         return
@@ -153,7 +173,7 @@ def _cost(
     directions: Directions = None,
     precision: Widths = DEFAULT_PRECISION,
     dense: Dense = False,
-    by: Annotated[str, typer.Option(help="Sum over what: layer, phase, operation.")] = "layer",
+    by: Annotated[str, typer.Option(help="Sum over what: layer, phase, operation, level.")] = "layer",
     csv: Annotated[Path | None, typer.Option(help="Write every operation here.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write every operation and the totals here.")] = None,
     stepped: Annotated[bool, typer.Option("--stepped", help="Simulate cycle by cycle; slow.")] = False,
@@ -168,7 +188,7 @@ def _cost(
     table = Table(box=None, pad_edge=False)
     headings, lines = rows(report, by)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("layer", "phase", "operation") else "right")
+        table.add_column(heading, justify="left" if heading in ("layer", "phase", "operation", "level") else "right")
     for line in lines:
         table.add_row(*line)
     show(table)
@@ -181,9 +201,9 @@ def _compare(
     config: Config = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of what each change gains.")] = None,
 ) -> None:
-    """Time and energy of a training step against a GPU, one change after the other (the default command)."""
+    """Time and energy of a training step against a GPU, a CPU and a microcontroller (the default command)."""
     design, claim = design_of(config), claimed()
-    ladders = {problem: ladder(problem, list(_on_chip(problem)), design) for problem in problems}
+    ladders = {problem: ladder(problem, list(_on_chip(problem)), design, [on_a_board(problem)]) for problem in problems}
     for problem, rungs in ladders.items():
         show(_ladder_table(problem, rungs))
         print(_verdict(rungs))
@@ -208,20 +228,45 @@ def _on_chip(problem: str) -> Iterator[tuple[str, str, pinta_model.Workload]]:
         yield name, change, pinta_model.loads(workload_text(problem, estimator, precision), problem)
 
 
+def on_a_board(problem: str) -> Rung:
+    """The last rung's step on an RP2040: cycles as the emulator's were fitted, power of its data sheet."""
+    setting, board = setting_of(problem), boards.load("rp2040")
+    program = setting.network().program(Precision.parse(DEFAULT_PRECISION), "jet")
+    interior, boundary = blocks_of(setting.interior), blocks_of(setting.boundary)
+    passes = [(interior, setting.dimensions), *([(boundary, 0)] if boundary else [])]
+    try:
+        memory = fit.memory(program, setting.dimensions, board, interior + boundary, board.cores)
+        told = fit.cycles(program, passes, board, memory)
+        cycles, limit = told.busy if told else math.nan, f"fits, {memory.cores} of {board.cores} cores"
+    except UsageError:
+        cycles, limit = fit.kernel_cycles(program, passes, board), "does not fit: extrapolated, both cores"
+    seconds = cycles / board.clock_hz
+    return Rung(f"RP2040, TT, jets, {DEFAULT_PRECISION}", "", seconds, seconds * rp2040_watts(), limit)
+
+
 def _ladder_table(problem: str, rungs: Sequence[Rung]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column(problem)
-    for heading in ("ms a step", "speedup", "mJ a step", "energy ratio", "W", "most of the time"):
+    for heading in ("ms a step", "speedup", "mJ a step", "energy ratio", "W"):
         table.add_column(heading, justify="right")
+    table.add_column("most of the time")
     for rung in rungs:
         speedup, ratio = rungs[0].seconds / rung.seconds, rungs[0].joules / rung.joules
-        cells = (f"{rung.seconds * 1e3:.3f}", f"{speedup:.2f}x", f"{rung.joules * 1e3:.3f}", f"{ratio:.1f}x")
-        table.add_row(rung.name, *cells, f"{rung.joules / rung.seconds:.2f}", rung.limit)
+        figures = (rung.seconds * 1e3, speedup, rung.joules * 1e3, ratio, rung.joules / rung.seconds)
+        cells = (_figure(value, unit) for value, unit in zip(figures, ("", "x", "", "x", ""), strict=True))
+        table.add_row(rung.name, *cells, rung.limit)
     return table
 
 
+def _figure(value: float, unit: str) -> str:
+    """Four digits; a dash for what nobody knows."""
+    if math.isnan(value):
+        return "-"
+    return f"{value:,.{max(0, 3 - math.floor(math.log10(value)))}f}{unit}"
+
+
 def _verdict(rungs: Sequence[Rung]) -> str:
-    """Whether the last rung lies in the stated ranges."""
+    """Whether the last rung lies in the stated ranges, and what it gains over the same step on other machines."""
     claim, last = claimed(), rungs[-1]
     parts = []
     for what, ratio, (low, high) in (
@@ -230,7 +275,15 @@ def _verdict(rungs: Sequence[Rung]) -> str:
     ):
         where = "below" if ratio < low else "above" if ratio > high else "inside"
         parts.append(f"{what} {ratio:.3g}x {where} the stated {low:g}x to {high:g}x")
-    return "; ".join(parts)
+    same = [rung for rung in rungs[:-1] if "TT, jets" in rung.name and rung.report is None]
+    others = "; ".join(_times(rung, last) for rung in same)
+    return f"{'; '.join(parts)}\nthe same method elsewhere: {others}"
+
+
+def _times(rung: Rung, last: Rung) -> str:
+    """How often the last rung's time and energy another takes."""
+    time = f"{rung.name.partition(',')[0]} {_figure(rung.seconds / last.seconds, 'x')} the time"
+    return time if math.isnan(rung.joules) else f"{time}, {_figure(rung.joules / last.joules, 'x')} the energy"
 
 
 @app.command("explore")

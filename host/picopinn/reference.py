@@ -740,6 +740,11 @@ class Reference:
         blocks = [_parameter(t, m, e) for t, (m, e) in zip(tensors, parts, strict=True)]
         self._weights = [self._stage_weights(i, blocks) for i in range(len(self._ready().stages))]
 
+    @property
+    def weights(self) -> Sequence[StageWeights]:
+        """What ``load`` made, stage by stage."""
+        return self._weights
+
     def forward(self, points: Rows, directions: Rows | None, keep: bool = False) -> Values:
         """Outputs of n microbatches (spec 4, 5).
 

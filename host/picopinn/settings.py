@@ -33,7 +33,7 @@ class Settings:
     """The choices of a run; the number of threads is none of them, since it changes no bit.
 
     ``sigma`` and ``quantization`` are None for ``jet``, which takes no steps; ``tt`` is None for dense layers;
-    ``options`` are the problem's own.
+    ``options`` are the problem's own; ``omega`` is None for a first layer as Glorot has it.
     """
 
     problem: str
@@ -50,6 +50,7 @@ class Settings:
     rank: int = Network.rank
     activation: Activation = Network.activation
     contraction: Contraction = Network.contraction
+    omega: float | None = None
     steps: int = 2000
     seed: int = 0
     batch: int = 100
@@ -114,6 +115,7 @@ class Settings:
             rank=self.rank,
             activation=self.activation,
             contraction=self.contraction,
+            omega=self.omega,
         )
 
     def stein(self) -> Estimator:

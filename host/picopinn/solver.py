@@ -258,7 +258,8 @@ class Solver:
         """
         missing = {"step", "master", "adam.mean", "adam.square"} - state.keys()
         if missing:
-            raise UsageError(f"the checkpoint lacks {', '.join(sorted(missing))}: it was not written by this version")
+            names = ", ".join(sorted(missing))
+            raise UsageError(f"the checkpoint lacks {names}: it was not written by this version, start a new run")
         if state["master"].shape != self.master.shape:
             raise UsageError(
                 f"the checkpoint has {state['master'].size} parameters, the network {self.master.size}: "

@@ -1,4 +1,4 @@
-"""MicroPython from source: fetched once, built once, cached outside the checkout.
+"""MicroPython from source and runtimes of TensorFlow Lite: fetched once, built once, cached outside the checkout.
 
 Sources come from Debian 13, whose packages hold all parts, through an apt configuration of its own that only downloads;
 or from a checkout of MicroPython (with submodules) that the environment variable ``PICOPINN_MICROPYTHON`` names.
@@ -13,9 +13,10 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
@@ -48,6 +49,10 @@ UNIX_OPTIONS = [
     "FROZEN_MANIFEST=",
 ]
 RP2_BOARDS = {"rp2040": "RPI_PICO", "rp2350": "RPI_PICO2"}
+RUNTIMES = {  # of TensorFlow Lite, which tests and a benchmark run: packages, and the Pythons that they are for
+    "tflite-runtime": (("tflite-runtime==2.14.0", "numpy==1.26.4"), ("3.11", "3.10", "3.9")),
+    "ai-edge-litert": (("ai-edge-litert==2.3.0",), ("3.13", "3.12", "3.11", "3.10")),
+}
 MANIFEST = 'freeze("$(PORT_DIR)/modules")\ninclude("$(MPY_DIR)/extmod/asyncio")\n'
 
 
@@ -114,13 +119,65 @@ def unix_port(build: bool = False) -> Path:
     return _cached("unix", key, functools.partial(_build_unix, parts) if build else None) / "micropython"
 
 
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime of TensorFlow Lite and all that it needs, apart from this environment."""
+
+    python: Path
+    packages: Path
+
+    def run(self, *arguments: str | Path) -> str:
+        """What the interpreter prints that is given these arguments.
+
+        Raises:
+            ToolchainError: it failed; the text has its last line.
+        """
+        environment = {**os.environ, "PYTHONPATH": str(self.packages), "PYTHONNOUSERSITE": "1"}
+        command = [str(self.python), *map(str, arguments)]
+        done = subprocess.run(command, env=environment, text=True, capture_output=True)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no output"])[-1]
+            raise ToolchainError(f"{' '.join(command[:2])} failed: {last}")
+        return done.stdout
+
+
+def runtime(name: str, build: bool = False) -> Runtime:
+    """One of ``RUNTIMES``; ``build`` installs it if it is not in the cache.
+
+    Raises:
+        ToolchainError: it is not there and not to be installed, or cannot be.
+    """
+    packages, versions = RUNTIMES[name]
+    python = _python(name, versions)
+    abi = _output([str(python), "-c", "import sys; print(sys.implementation.cache_tag)"])
+    key = _key(_install_runtime, abi, *packages, version=packages[0].partition("==")[2])
+    make = functools.partial(_install_runtime, python, packages)
+    return Runtime(python, _cached(name, key, make if build else None))
+
+
+def _python(name: str, versions: Sequence[str]) -> Path:
+    """A Python of one of these versions: that of this environment, or the first on PATH."""
+    if ".".join(map(str, sys.version_info[:2])) in versions:
+        return Path(getattr(sys, "_base_executable", sys.executable))
+    for version in versions:
+        found = shutil.which(f"python{version}")
+        if found and subprocess.run([found, "-c", ""], capture_output=True).returncode == 0:
+            return Path(found)
+    raise ToolchainError(f"{name} needs a Python {' or '.join(versions)} and none is on PATH: install one")
+
+
+def _install_runtime(python: Path, packages: Sequence[str], place: Path) -> None:
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "--disable-pip-version-check"]
+    _run(*pip, "install", "--quiet", "--no-compile", "--only-binary", ":all:", "--target", place, *packages)
+
+
 # -- the cache --------------------------------------------------------------------------------------------------------
 
 
-def _key(make: Callable[..., None], *more: str) -> str:
+def _key(make: Callable[..., None], *more: str, version: str = VERSION) -> str:
     """Names a build by what decides it: the recipe's own text, and what else it is given."""
     parts = [inspect.getsource(make), inspect.getsource(_reproducible), EPOCH, *more]
-    return f"{VERSION}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
+    return f"{version}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:12]}"
 
 
 def _cached(name: str, key: str, make: Callable[[Path], None] | None) -> Path:
@@ -130,7 +187,8 @@ def _cached(name: str, key: str, make: Callable[[Path], None] | None) -> Path:
         return folder
     if make is None:
         advice = f" --board {name}" if name in RP2_BOARDS else ""
-        raise ToolchainError(f"no MicroPython ({name}) is built: run `invoke setup{advice}`")
+        what = name if name in RUNTIMES else f"MicroPython ({name})"
+        raise ToolchainError(f"no {what} is in {folder.parent}: run `invoke setup{advice}`")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.parent / f"{name}.lock"):
         if folder.is_dir():

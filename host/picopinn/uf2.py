@@ -41,7 +41,7 @@ def decode(data: bytes, family: int) -> dict[int, bytes]:
         UsageError: the file is cut short, a block is damaged or out of order, or it is for another family of chips.
     """
     if not data or len(data) % BLOCK:
-        raise UsageError(f"UF2: {len(data)} bytes are not whole blocks of {BLOCK}; the file is cut short")
+        raise _damaged(f"{len(data)} bytes are not whole blocks of {BLOCK}; the file is cut short")
     regions: dict[int, bytearray] = {}
     start = end = -1
     for number in range(len(data) // BLOCK):
@@ -57,11 +57,16 @@ def decode(data: bytes, family: int) -> dict[int, bytes]:
 def _decode_block(block: bytes, number: int, count: int, family: int) -> tuple[int, bytes]:
     first, second, flags, address, size, found_number, found_count, found_family = _HEADER.unpack_from(block)
     if (first, second) != _MAGIC or int.from_bytes(block[-4:], "little") != _END:
-        raise UsageError(f"UF2: block {number} is damaged")
+        raise _damaged(f"block {number} is damaged")
     if (found_number, found_count) != (number, count):
-        raise UsageError(f"UF2: block {found_number} of {found_count} where {number} of {count} belongs")
+        raise _damaged(f"block {found_number} of {found_count} where {number} of {count} belongs")
     if not flags & _HAS_FAMILY or found_family != family:
-        raise UsageError(f"UF2: block {number} is for family {found_family:#x}, not {family:#x}")
+        found = f"block {number} is for family {found_family:#x}, not {family:#x}"
+        raise UsageError(f"UF2: {found}: take a file for this kind of board")
     if size != PAGE or address % PAGE:
-        raise UsageError(f"UF2: block {number} writes {size} bytes at {address:#x}, not a page of {PAGE}")
+        raise _damaged(f"block {number} writes {size} bytes at {address:#x}, not a page of {PAGE}")
     return address, block[_HEADER.size : _HEADER.size + PAGE]
+
+
+def _damaged(what: str) -> UsageError:
+    return UsageError(f"UF2: {what}: copy the file anew")

@@ -128,7 +128,7 @@ class Session:
             self.close()
             there = error.args[:1] != (errno.ENOENT,)
             raise LinkLostError(
-                f"{self.name}: {error}" if there else f"{self.name} is not there: plug it in"
+                f"{self.name}: {error}: see that it is connected" if there else f"{self.name} is not there: plug it in"
             ) from error
         _check_version(self.name, self.info)
         return self.info
@@ -205,7 +205,7 @@ class Session:
                     again = time.monotonic() + pause
                 continue
             if time.monotonic() >= deadline:
-                raise LinkLostError(f"{self.name} does not answer any more")
+                raise LinkLostError(f"{self.name} does not answer any more: see that it is connected")
             self._repeat(flight, 0)
             pause = min(2 * pause, LONGEST_RETRY)
             again = time.monotonic() + pause

@@ -122,5 +122,5 @@ class Problem:
 
 
 def relative_l2(u: Floats, reference: Floats) -> float:
-    """|u - reference| / |reference| in the Euclidean norm."""
+    """``|u - reference| / |reference|`` in the Euclidean norm."""
     return float(np.linalg.norm(u - reference) / np.linalg.norm(reference))

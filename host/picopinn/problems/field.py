@@ -22,8 +22,8 @@ class Field:
         value: u, (n,).
         gradient: by all columns of a point, time included, (n, D).
         laplacian: over the space columns, (n,).
-        gradient_squared: |grad u|^2 over the space columns, (n,). With fewer directions than dimensions the square of
-            the estimated gradient is biased; this is not (:class:`picopinn.Estimator`).
+        gradient_squared: ``|grad u|^2`` over the space columns, (n,). With fewer directions than dimensions the square
+            of the estimated gradient is biased; this is not (:class:`picopinn.Estimator`).
         time: du/dt, (n,), of problems with time.
         unknowns: present values of a problem's unknown coefficients, (n,) each.
     """

@@ -17,7 +17,7 @@ from typing import Any
 from ..describe import parameter_bytes
 from ..errors import PicopinnError
 from ..runs import Run, write_atomic
-from ..settings import Settings, options_of
+from ..settings import options_of
 from .rows import Row
 
 _POLL = 0.05  # seconds
@@ -61,12 +61,12 @@ def load(cell: Cell, folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise PicopinnError(f"{cell.file(folder)} is damaged ({error}): delete it, and it is made again") from error
-    return result if result["settings"] == _plain(cell.row.settings(cell.seed)) else None
+    return result if _chosen(result["settings"]) == _chosen(asdict(cell.row.settings(cell.seed))) else None
 
 
-def _plain(settings: Settings) -> Any:
-    """As JSON gives them back."""
-    return json.loads(json.dumps(asdict(settings)))
+def _chosen(settings: dict[str, Any]) -> Any:
+    """Settings as JSON gives them back, without those that are off, so that a new one makes no result stale."""
+    return json.loads(json.dumps({name: value for name, value in settings.items() if value is not None}))
 
 
 class _Worker:
@@ -83,7 +83,13 @@ class _Worker:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             words = [cell.row.problem, *options_of(given), "--run", str(self.path)]
         command = [sys.executable, "-m", "picopinn.cli", "train", *words, "--quiet", "--threads", "1"]
-        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **_SINGLE})
+        self._process = subprocess.Popen(
+            command,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **_SINGLE},
+            start_new_session=True,  # Ctrl-C is for this process, which then stops each run once
+        )
 
     def _continues(self) -> bool:
         try:
@@ -117,8 +123,9 @@ class _Worker:
             raise PicopinnError(f"{self.cell.row.command} --seed {self.cell.seed} failed: {errors.strip()}")
         return found | {"failed": errors.strip().splitlines()[-1].removeprefix("error: ")}
 
-    def wait(self) -> None:
-        """After an interrupt: let it save."""
+    def stop(self) -> None:
+        """Let it save, and end."""
+        self._process.terminate()
         self._process.wait()
 
 
@@ -127,7 +134,7 @@ def train(
 ) -> None:
     """Train the cells that have no result yet, so many side by side; ``show`` sees each result.
 
-    An interrupt stops after every running cell has saved; the same call continues them.
+    Whatever ends it ends the running cells, once they have saved; the same call continues them.
     """
     waiting = [cell for cell in wanted if load(cell, folder) is None]
     running: list[_Worker] = []
@@ -141,10 +148,9 @@ def train(
                 result = worker.result()
                 _keep(worker, result, folder)
                 show(worker.cell, result)
-    except KeyboardInterrupt:
+    finally:
         for worker in running:
-            worker.wait()
-        raise
+            worker.stop()
 
 
 def _keep(worker: _Worker, result: dict[str, Any], folder: Path) -> None:

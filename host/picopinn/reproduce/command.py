@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +30,7 @@ def _reproduce(
     out: Annotated[Path | None, typer.Option(help="Folder to write.", show_default="docs, quick: runs/quick")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds a row, at most.", min=1, show_default="5")] = None,
     jobs: Annotated[int, typer.Option(help="Runs side by side.", min=1)] = 1,
+    write_only: Annotated[bool, typer.Option("--write-only", help="Train nothing; write what there is.")] = False,
 ) -> None:
     """Train every row of the table of results, and write it. An interrupted call is continued by the same call."""
     folder = out or (RUNS / "quick" if quick else Path("docs"))
@@ -47,11 +49,14 @@ def _reproduce(
         name = f"{cell.row.problem}, {cell.row.name}, seed {cell.seed}"
         console.print(f"{done}/{len(asked)}  {name}: {found}", highlight=False, soft_wrap=True)
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        train(asked, results, RUNS / "reproduce", jobs, show)
+        train([] if write_only else asked, results, RUNS / "reproduce", jobs, show)
     except KeyboardInterrupt as error:
         raise PicopinnError("stopped; every finished run is kept: the same command continues") from error
-    lines = [_line(row, asked, results) for row in rows]
+    lines = [line for row in rows if (line := _line(row, asked, results)).results]
+    if not lines:
+        raise UsageError(f"there are no results in {results}: leave out --write-only, and they are trained")
     written = write(lines, folder, _command(problems, quick, seeds))
     if quick:
         check(lines)
@@ -102,4 +107,4 @@ def check(lines: Sequence[Line]) -> None:
             )
     learned = find(lines, "poisson2d", DEFAULT)
     if learned and learned.mean > min(floors("poisson2d").values()):
-        raise UsageError(f"the default run of poisson2d ends at {learned.mean:.2e}, above the best linear function")
+        raise PicopinnError(f"the default run of poisson2d ends at {learned.mean:.2e}, above the best linear function")

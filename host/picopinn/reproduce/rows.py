@@ -9,7 +9,7 @@ from typing import Any
 from ..problems import get, names
 from ..settings import FLOAT, Settings, options_of
 
-SEEDS = 5
+SEEDS, FEW_SEEDS = 5, 2
 MASKING_SIGMAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 _FINITE = {"estimator": "orthogonal", "sigma": 0.01}
 
@@ -45,12 +45,15 @@ SEQUENTIAL, DIFFERENCE, NAIVE = "TT core by core", "difference", "naive"
 GAUSSIAN = "Gaussian steps, difference"
 """Names that comparisons look for."""
 
-_EVERYWHERE: dict[str, dict[str, Any]] = {
+_MAIN: dict[str, dict[str, Any]] = {
     DENSE_FLOAT: {"precision": FLOAT, "tt": None},
     DEFAULT: {},
     "TT float32": {"precision": FLOAT},
-    "dense, widths of the default": {"tt": None},
     SEQUENTIAL: {"contraction": "sequential"},
+}
+"""Rows of every problem, with every seed."""
+_MORE: dict[str, dict[str, Any]] = {
+    "dense, widths of the default": {"tt": None},
     "w8a8b12g12": {"precision": "w8a8b12g12"},
     "w12a12g12": {"precision": "w12a12g12"},
     "w6a8g12": {"precision": "w6a8g12"},
@@ -69,13 +72,16 @@ _ALONE: dict[str, dict[str, dict[str, Any]]] = {
         GAUSSIAN: {"estimator": "gaussian", "sigma": 0.1, "quantization": "difference"},
     },
 }
-"""Rows of one problem beside those of all."""
+"""Rows of one problem."""
 
 
 def rows(problem: str) -> list[Row]:
-    """The rows of a problem, the yardstick first."""
-    given = _EVERYWHERE | _STEPS | _ALONE.get(problem, {})
-    return [Row(problem, name, choice) for name, choice in given.items()]
+    """The rows of a problem, the yardstick first; in many dimensions, where a run takes minutes, only the main ones."""
+    main = [Row(problem, name, choice) for name, choice in _MAIN.items()]
+    if get(problem).dimensions > 2:
+        return main
+    others = _MORE | _STEPS | _ALONE.get(problem, {})
+    return main + [Row(problem, name, choice, FEW_SEEDS) for name, choice in others.items()]
 
 
 def masking() -> list[Row]:

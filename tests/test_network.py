@@ -1,0 +1,27 @@
+"""Networks: how a first layer starts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from picopinn import Network
+from picopinn.errors import UsageError
+
+
+def test_omega_sets_the_first_layer_and_nothing_else() -> None:
+    given, plain = (
+        Network(2, hidden=400, tt=(20, 20), omega=omega).initial(np.random.default_rng(0)) for omega in (8.0, None)
+    )
+    weights, biases = given[:2]
+    assert np.sqrt((weights**2).sum(axis=1).mean()) == pytest.approx(8, rel=0.1)
+    assert 7.5 < np.abs(biases).max() <= 8 and abs(biases.mean()) < 1
+    for one, other in zip(given[2:], plain[2:], strict=True):
+        assert one.std() == pytest.approx(other.std(), rel=0.5)
+    assert not plain[1].any() and plain[0].std() == pytest.approx(np.sqrt(2 / 402), rel=0.1)
+
+
+@pytest.mark.parametrize("omega", [0.0, -1.0, np.inf])
+def test_a_size_that_cannot_be_is_refused(omega: float) -> None:
+    with pytest.raises(UsageError, match="omega must be a positive number"):
+        Network(2, omega=omega)
