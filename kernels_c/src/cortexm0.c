@@ -106,89 +106,45 @@ NAKED void ppn_m0_pairs8(const ppn_m0_run *run UNUSED) {
 }
 
 /* One right block, r7, after another against one left block, whose columns come from [sp, #16 i]: r8 the sums, r9 the
- * shift, r10 |low|, r11 |span|, r12 half a unit. Above them [sp, #64] exponents, count, peak, top. */
-#define TERM(at, slow)                                                                                                 \
-    DOT "adds r4, r5\n adds r4, r6\n add r4, r12\n mov r5, r9\n asrs r4, r5\n"                                         \
-        "mov r6, r10\n adds r6, r4\n cmp r6, r11\n bhs " #slow "f\n" #slow "0: mov r5, r8\n ldr r6, [r5, #" #at        \
-        "]\n adds r6, r4\n str r6, [r5, #" #at "]\n"
-#define SLOW(slow) #slow ": bl 9b\n b " #slow "0b\n"
+ * shift, r10 |low|, r11 |span|. Above them [sp, #64] exponents, count, peak, top, the row, single, safe.
+ * The last bit shifted out is in the carry: sum += (the product >> s) + carry. */
+#define TERM(at)                                                                                                       \
+    DOT "adds r4, r5\n adds r4, r6\n mov r5, r9\n asrs r4, r5\n mov r5, r8\n ldr r6, [r5, #" #at "]\n adcs r6, r4\n"
+#define SAFE(at) TERM(at) "str r6, [r5, #" #at "]\n"
+#define WATCHED(at, slow) TERM(at) "add r4, r10\n cmp r4, r11\n bhs " #slow "f\n" #slow "0: str r6, [r5, #" #at "]\n"
+#define SLOW(at, slow) #slow ": ldr r4, [r5, #" #at "]\n subs r4, r6, r4\n bl 9b\n b " #slow "0b\n"
 #define LEFT(at) "add r3, sp, #" #at "\n ldmia r3, {r0-r3}\n"
-#define TERMS(at, row, a, b, c, d)                                                                                     \
-    LEFT(at) TERM(a, 1) TERM(b, 2) TERM(c, 3) TERM(d, 4) row "b 5f\n" SLOW(1) SLOW(2) SLOW(3) SLOW(4) "5:\n"
+#define SAFE_TERMS(at, row, a, b, c, d) LEFT(at) SAFE(a) SAFE(b) SAFE(c) SAFE(d) row
+#define WATCHED_TERMS(at, row, a, b, c, d)                                                                             \
+    LEFT(at)                                                                                                           \
+    WATCHED(a, 1)                                                                                                      \
+    WATCHED(b, 2) WATCHED(c, 3) WATCHED(d, 4) row "b 5f\n" SLOW(a, 1) SLOW(b, 2) SLOW(c, 3) SLOW(d, 4) "5:\n"
+#define BLOCK(TERMS) /* one right block; back to 7 or 8 */                                                             \
+    TERMS(0, BACK, 0, 4, 8, 12)                                                                                        \
+    "ldr r4, [sp, #84]\n cmp r4, #0\n beq 13f\n b 7b\n 13:" TERMS(16, BACK, 16, 20, 24, 28)                            \
+        TERMS(32, BACK, 32, 36, 40, 44) TERMS(48, "", 48, 52, 56, 60) "b 8b\n"
 
 NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
     __asm__(".syntax unified\n"
             "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
-            "sub sp, #88\n str r0, [sp, #80]\n"
+            "sub sp, #92\n str r0, [sp, #80]\n"
             "ldr r1, [r0, #4]\n mov r8, r1\n ldr r1, [r0, #20]\n mov r10, r1\n ldr r1, [r0, #24]\n mov r11, r1\n"
             "ldr r1, [r0, #8]\n str r1, [sp, #64]\n ldr r1, [r0, #12]\n str r1, [sp, #68]\n"
             "ldr r1, [r0, #28]\n str r1, [sp, #72]\n ldr r1, [r0, #32]\n str r1, [sp, #76]\n"
-            "ldr r1, [r0, #36]\n str r1, [sp, #84]\n"
+            "ldr r1, [r0, #36]\n str r1, [sp, #84]\n ldr r1, [r0, #40]\n str r1, [sp, #88]\n"
             "ldr r7, [r0, #0]\n ldr r1, [r0, #16]\n mov r2, sp\n"
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
             "b 6f\n"
             /* the uncommon term r4: into the peak */
-            "9: asrs r5, r4, #31\n adds r6, r4, r5\n eors r6, r5\n ldr r5, [sp, #72]\n orrs r5, r6\n"
-            "str r5, [sp, #72]\n bx lr\n"
-            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #88\n" LEAVE "7: adds r7, #64\n"
+            "9: mov r12, r6\n asrs r6, r4, #31\n adds r4, r6\n eors r4, r6\n ldr r6, [sp, #72]\n orrs r4, r6\n"
+            "str r4, [sp, #72]\n mov r6, r12\n bx lr\n"
+            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #92\n" LEAVE "7: adds r7, #64\n"
             "8: movs r5, #64\n add r8, r5\n ldr r4, [sp, #68]\n subs r4, #1\n str r4, [sp, #68]\n beq 10b\n"
             "6: ldr r4, [sp, #64]\n ldmia r4!, {r5}\n str r4, [sp, #64]\n ldr r4, [sp, #76]\n subs r5, r4, r5\n"
-            "cmp r5, #30\n bhi 7b\n"
-            "mov r9, r5\n movs r6, #1\n lsls r6, r5\n lsrs r6, r6, #1\n mov r12, r6\n" /* */
-            TERMS(0, BACK, 0, 4, 8, 12) "ldr r4, [sp, #84]\n cmp r4, #0\n beq 13f\n b 7b\n 13:" TERMS(
-                16, BACK, 16, 20, 24, 28) TERMS(32, BACK, 32, 36, 40, 44) TERMS(48, "", 48, 52, 56, 60) "b 8b\n");
-}
-
-/* ---- encoding -------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    uint32_t state, mask; /* of the first random number; of as many bits as are shifted out */
-} ppn_m0_random;
-
-/* OR of the magnitudes of 16 numbers. */
-NAKED static uint32_t ppn_m0_sizes(const int32_t *x UNUSED) {
-#define SIZE(x) "asrs r6, " x ", #31\n adds " x ", r6\n eors " x ", r6\n orrs r1, " x "\n"
-#define SIZES "ldmia r0!, {r2-r5}\n" SIZE("r2") SIZE("r3") SIZE("r4") SIZE("r5")
-    __asm__(".syntax unified\n push {r4-r6, lr}\n movs r1, #0\n" SIZES SIZES SIZES SIZES
-            "mov r0, r1\n pop {r4-r6, pc}\n");
-}
-
-/* r7 runs through the numbers up to r12, r6 through the mantissas; r4 the shift, r5 bits - 1. |x| + addend < 2^32. A
- * magnitude rounded up to 2^(bits - 1) loses 1 by its own top bit. */
-#define ROUND_ENTER "mov r7, r0\n mov r6, r1\n mov r4, r2\n mov r5, r3\n adds r0, #64\n mov r12, r0\n"
-#define ROUND(add, store)                                                                                              \
-    "ldmia r7!, {r0}\n asrs r1, r0, #31\n adds r0, r1\n eors r0, r1\n" add                                             \
-    "lsrs r0, r4\n mov r2, r0\n lsrs r2, r5\n subs r0, r2\n eors r0, r1\n subs r0, r1\n" store "\n"
-#define ROUND_END "cmp r7, r12\n bne 1b\n"
-#define NEAREST "adds r0, r3\n"
-#define NEAREST_ENTER                                                                                                  \
-    ".syntax unified\n push {r4-r7, lr}\n" ROUND_ENTER "movs r3, #1\n lsls r3, r4\n lsrs r3, r3, #1\n 1:"
-#define NEAREST_LEAVE ROUND_END "pop {r4-r7, pc}\n"
-#define RANDOM /* spec 9: the state is r9, its step r10, the factors r11 and lr; r8 the mask */                        \
-    "mov r2, r9\n add r9, r10\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r11\n muls r2, r0\n"                          \
-    "lsrs r0, r2, #15\n eors r2, r0\n mov r0, lr\n muls r2, r0\n lsrs r0, r2, #16\n eors r2, r0\n"                     \
-    "mov r0, r8\n ands r2, r0\n"
-
-NAKED static void ppn_m0_nearest16(const int32_t *x UNUSED, int16_t *m UNUSED, int shift UNUSED, int width UNUSED) {
-    __asm__(NEAREST_ENTER ROUND(NEAREST, "strh r0, [r6, #0]") ROUND(NEAREST, "strh r0, [r6, #2]")
-                ROUND(NEAREST, "strh r0, [r6, #4]") ROUND(NEAREST, "strh r0, [r6, #6]") "adds r6, #8\n" NEAREST_LEAVE);
-}
-NAKED static void ppn_m0_nearest8(const int32_t *x UNUSED, int8_t *m UNUSED, int shift UNUSED, int width UNUSED) {
-    __asm__(NEAREST_ENTER ROUND(NEAREST, "strb r0, [r6, #0]") ROUND(NEAREST, "strb r0, [r6, #1]")
-                ROUND(NEAREST, "strb r0, [r6, #2]") ROUND(NEAREST, "strb r0, [r6, #3]") "adds r6, #4\n" NEAREST_LEAVE);
-}
-NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, int shift UNUSED, int width UNUSED,
-                                  const ppn_m0_random *random UNUSED) {
-    __asm__(".syntax unified\n push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push "
-            "{r4-r7}\n" ROUND_ENTER
-            "ldr r1, [sp, #36]\n ldr r2, [r1, #0]\n mov r9, r2\n ldr r2, [r1, #4]\n mov r8, r2\n"
-            "ldr r2, 2f\n mov r10, r2\n ldr r2, 3f\n mov r11, r2\n ldr r2, 4f\n mov lr, r2\n"
-            "1:" RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #0]") RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #2]")
-                RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #4]") RANDOM ROUND(
-                    "adds r0, r2\n",
-                    "strh r0, [r6, #6]") "adds r6, #8\n" ROUND_END LEAVE
-                                         ".p2align 2\n2: .word 0x9E3779B9\n3: .word 0x7FEB352D\n4: .word 0x846CA68B\n");
+            "subs r4, r5, #1\n cmp r4, #30\n bhi 7b\n"
+            "mov r9, r5\n ldr r4, [sp, #88]\n cmp r5, r4\n bge 11f\n b 12f\n 11:" BLOCK(SAFE_TERMS) "12:" BLOCK(
+                WATCHED_TERMS));
 }
 
 /* ---- 16 lanes -------------------------------------------------------------------------------------------------- */
@@ -260,14 +216,71 @@ NAKED void ppn_m0_tanh(const int16_t *m UNUSED, int s UNUSED, int16_t *curve UNU
             TANH(6) "movs r3, #8\n add r9, r3\n adds r1, r3\n adds r0, r3\n cmp r0, r10\n beq 2f\n b 1b\n 2:" LEAVE);
 }
 
+/* ---- encoding -------------------------------------------------------------------------------------------------- */
+
+/* What an encoding answers: an exponent, perhaps less or plus one of these. */
+#define SPECIAL 1024 /* less: the shift is to the left; plus: a mantissa came out as 2^width */
+#define UNUSUAL 4096 /* the exponent is near its limits, or beyond */
+#define NOTHING 8192 /* all are zero */
+
+/* x at r0, m, exponent, width = bits - 1. Finds the length of the OR of all magnitudes, then r4 the shift, r0 the
+ * exponent; r7 runs through x up to r12, r6 through m, lr is the width. 7 to 9: the special ends. */
+#define SIZE(x) "asrs r7, " x ", #31\n adds " x ", r7\n eors " x ", r7\n orrs r5, " x "\n"
+#define SIZES "ldmia r0!, {r1, r2, r4, r6}\n" SIZE("r1") SIZE("r2") SIZE("r4") SIZE("r6")
+#define LENGTH(bits, at) "lsrs r1, r5, #" #bits "\n beq " #at "f\n mov r5, r1\n adds r4, #" #bits "\n " #at ":"
+#define ENCODE                                                                                                         \
+    "mov lr, r1\n mov r12, r2\n movs r5, #0\n" SIZES SIZES SIZES SIZES                                                 \
+    "cmp r5, #0\n beq 8f\n mov r7, r0\n subs r7, #64\n movs r4, #1\n" LENGTH(16, 1) LENGTH(8, 2) LENGTH(4, 3)          \
+        LENGTH(2, 4) "lsrs r5, r5, #1\n adds r4, r5\n subs r4, r3\n mov r0, r12\n adds r0, r4\n"                       \
+                     "movs r1, #126\n adds r1, r0\n cmp r1, #253\n bhi 9f\n cmp r4, #0\n ble 7f\n"                     \
+                     "mov r6, lr\n mov lr, r3\n push {r0}\n mov r0, r7\n adds r0, #64\n mov r12, r0\n b 5f\n"          \
+                     "8: movs r0, #1\n lsls r0, r0, #13\n b 6f\n"                                                      \
+                     "9: movs r0, #1\n lsls r0, r0, #12\n b 6f\n"                                                      \
+                     "7: movs r1, #1\n lsls r1, r1, #10\n subs r0, r1\n 6:"
+/* |magnitudes| holds the OR of all. */
+#define ENCODED(magnitudes)                                                                                            \
+    "cmp r7, r12\n bne 1b\n pop {r0}\n mov r1, lr\n lsrs " magnitudes ", r1\n beq 6b\n"                                \
+    "movs r1, #1\n lsls r1, r1, #10\n adds r0, r1\n b 6b\n"
+/* A number x in place, its sign in r1: |x| + addend < 2^32. */
+#define ROUND(x, addend, magnitudes, store)                                                                            \
+    "asrs r1, " x ", #31\n adds " x ", r1\n eors " x ", r1\n adds " x ", " addend "\n lsrs " x ", r4\n"                \
+    "orrs " magnitudes ", " x "\n eors " x ", r1\n subs " x ", r1\n" store " " x
+#define TWO(store, a, b)                                                                                               \
+    "ldmia r7!, {r0, r2}\n" ROUND("r0", "r3", "r5", store) ", [r6, #" #a                                               \
+                                                           "]\n" ROUND("r2", "r3", "r5", store) ", [r6, #" #b "]\n"
+#define NEAREST(...) /* r3 half a unit */                                                                              \
+    ".syntax unified\n push {r4-r7, lr}\n" ENCODE "pop {r4-r7, pc}\n"                                                  \
+    "5: movs r3, #1\n lsls r3, r4\n lsrs r3, r3, #1\n movs r5, #0\n 1:" __VA_ARGS__ ENCODED("r5")
+#define RANDOM(at) /* spec 9: the state is r9, its step r10, the factors r11 and r5; r8 masks as many bits as leave */ \
+    "mov r2, r9\n add r9, r10\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r11\n muls r2, r0\n"                          \
+    "lsrs r0, r2, #15\n eors r2, r0\n muls r2, r5\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r8\n ands r2, r0\n"       \
+    "ldmia r7!, {r0}\n" ROUND("r0", "r2", "r3", "strh") ", [r6, #" #at "]\n"
+
+NAKED static int ppn_m0_nearest16(const int32_t *x UNUSED, int16_t *m UNUSED, int e UNUSED, int width UNUSED) {
+    __asm__(NEAREST(TWO("strh", 0, 2) TWO("strh", 4, 6) TWO("strh", 8, 10) TWO("strh", 12, 14) "adds r6, #16\n"));
+}
+NAKED static int ppn_m0_nearest8(const int32_t *x UNUSED, int8_t *m UNUSED, int e UNUSED, int width UNUSED) {
+    __asm__(NEAREST(TWO("strb", 0, 1) TWO("strb", 2, 3) TWO("strb", 4, 5) TWO("strb", 6, 7) "adds r6, #8\n"));
+}
+NAKED static int ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, int e UNUSED, int width UNUSED,
+                                 const ppn_rounding *random UNUSED) {
+    __asm__(".syntax unified\n push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push "
+            "{r4-r7}\n" ENCODE LEAVE
+            "5: ldr r1, [sp, #40]\n ldr r2, [r1, #0]\n ldr r1, [r1, #4]\n ldr r3, 2f\n mov r10, r3\n muls r1, r3\n"
+            "adds r2, r1\n mov r9, r2\n movs r1, #1\n lsls r1, r4\n subs r1, #1\n mov r8, r1\n"
+            "ldr r2, 3f\n mov r11, r2\n ldr r5, 4f\n movs r3, #0\n"
+            "1:" RANDOM(0) RANDOM(2) RANDOM(4) RANDOM(6) "adds r6, #8\n" ENCODED(
+                "r3") ".p2align 2\n2: .word 0x9E3779B9\n3: .word 0x7FEB352D\n4: .word 0x846CA68B\n");
+}
+
 /* m = x 2^up */
 #define LEFT_SHIFT(at, to) "ldr r3, [r0, #" #to "]\n lsls r3, r2\n strh r3, [r1, #" #at "]\n"
 NAKED static void ppn_m0_left(const int32_t *x UNUSED, int16_t *m UNUSED, int up UNUSED) {
     __asm__(".syntax unified\n" EACH(LEFT_SHIFT) "bx lr\n");
 }
 
-static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
-                              int *flags) {
+static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
+                               int *flags) {
     int16_t block[16];
     e = ppn_encode_plain(x, e, bits, random ? *random : PPN_NEAREST, block, flags);
     if (wide)
@@ -277,25 +290,38 @@ static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_round
     return e;
 }
 
+/* Mantissas beyond +-|top|, or that wrapped there, to it. */
+static void ppn_m0_limit(const int32_t *x, int top, void *m, int wide) {
+    LANES {
+        int found = wide ? ((int16_t *)m)[l] : ((int8_t *)m)[l], limit = x[l] < 0 ? -top : top;
+        if (found <= top && found >= -top) continue;
+        if (wide)
+            ((int16_t *)m)[l] = (int16_t)limit;
+        else
+            ((int8_t *)m)[l] = (int8_t)limit;
+    }
+}
+
 int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide, int *flags) {
-    uint32_t all = ppn_m0_sizes(x);
-    int width = bits - 1, shift = ppn_length(all) - width, to = e + shift;
-    if (!all) {
+    int to;
+    if (random && !wide)
+        to = UNUSUAL;
+    else if (random)
+        to = ppn_m0_random16(x, m, e, bits - 1, random);
+    else
+        to = wide ? ppn_m0_nearest16(x, m, e, bits - 1) : ppn_m0_nearest8(x, m, e, bits - 1);
+    if (to >= -127 && to <= 127) return to;
+    if (to == NOTHING) {
         memset(m, 0, wide ? 32 : 16);
         return PPN_ZERO_EXP;
     }
-    if (to < -126 || to > 127 || (!wide && (shift <= 0 || random)))
-        return ppn_m0_encode_rare(x, e, bits, random, m, wide, flags);
-    if (shift <= 0)
-        ppn_m0_left(x, m, -shift);
-    else if (random) {
-        ppn_m0_random state = {random->key + random->index * 0x9E3779B9u, (1u << shift) - 1u};
-        ppn_m0_random16(x, m, shift, width, &state);
-    } else if (wide)
-        ppn_m0_nearest16(x, m, shift, width);
-    else
-        ppn_m0_nearest8(x, m, shift, width);
-    return to;
+    if (to == UNUSUAL || (to < 0 && !wide)) return ppn_m0_encode_plain(x, e, bits, random, m, wide, flags);
+    if (to < 0) {
+        ppn_m0_left(x, m, e - (to + SPECIAL));
+        return to + SPECIAL;
+    }
+    ppn_m0_limit(x, (int)ppn_largest(bits), m, wide);
+    return to - SPECIAL;
 }
 
 /* ---- in C: spreading, shifts ----------------------------------------------------------------------------------- */

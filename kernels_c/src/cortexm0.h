@@ -36,16 +36,17 @@ typedef struct {
     int32_t top;
 } ppn_m0_run;
 
-/* One block row of an outer product: |count| right blocks times one left block. Shifts as above, 0 to 30. */
+/* One block row of an outer product: |count| right blocks times one left block. Shifts as above. */
 typedef struct {
     const int32_t *right;
     int32_t *sums;
     const int32_t *exps;
     uint32_t count;
     const int32_t *left; /* 16 words */
-    uint32_t low, span;  /* a term x is common if x + low < span: its bits are in the peak already */
+    uint32_t low, span;  /* a term x, rounded down, is common if x + low < span: its bits are in the peak already */
     uint32_t peak;
     int32_t top, single; /* single: only the first row of a block is not zero */
+    int32_t safe;        /* from this shift on every term is common */
 } ppn_m0_row;
 
 /* Narrow: p + q <= 30, left words doubled, shifts one more. Wide: p + q = 32, shifts one less. */
