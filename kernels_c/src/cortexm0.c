@@ -4,7 +4,7 @@
 typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
 
 #if PPN_M0
-#include "product.h"
+#include "pass.h"
 
 #define UNUSED __attribute__((unused))
 #define NAKED __attribute__((naked, noinline))
@@ -256,13 +256,15 @@ NAKED void ppn_m0_tanh(const int16_t *m UNUSED, int s UNUSED, int16_t *curve UNU
     "lsrs r0, r2, #15\n eors r2, r0\n muls r2, r5\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r8\n ands r2, r0\n"       \
     "ldmia r7!, {r0}\n" ROUND("r0", "r2", "r3", "strh") ", [r6, #" #at "]\n"
 
-NAKED static int ppn_m0_nearest16(const int32_t *x UNUSED, int16_t *m UNUSED, int e UNUSED, int width UNUSED) {
+NAKED static int ppn_m0_nearest16(const int32_t *x UNUSED, void *m UNUSED, int e UNUSED, int width UNUSED,
+                                  const ppn_rounding *random UNUSED) {
     __asm__(NEAREST(TWO("strh", 0, 2) TWO("strh", 4, 6) TWO("strh", 8, 10) TWO("strh", 12, 14) "adds r6, #16\n"));
 }
-NAKED static int ppn_m0_nearest8(const int32_t *x UNUSED, int8_t *m UNUSED, int e UNUSED, int width UNUSED) {
+NAKED static int ppn_m0_nearest8(const int32_t *x UNUSED, void *m UNUSED, int e UNUSED, int width UNUSED,
+                                 const ppn_rounding *random UNUSED) {
     __asm__(NEAREST(TWO("strb", 0, 1) TWO("strb", 2, 3) TWO("strb", 4, 5) TWO("strb", 6, 7) "adds r6, #8\n"));
 }
-NAKED static int ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, int e UNUSED, int width UNUSED,
+NAKED static int ppn_m0_random16(const int32_t *x UNUSED, void *m UNUSED, int e UNUSED, int width UNUSED,
                                  const ppn_rounding *random UNUSED) {
     __asm__(".syntax unified\n push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push "
             "{r4-r7}\n" ENCODE LEAVE
@@ -302,15 +304,16 @@ static void ppn_m0_limit(const int32_t *x, int top, void *m, int wide) {
     }
 }
 
-int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide, int *flags) {
-    int to;
-    if (random && !wide)
-        to = UNUSUAL;
-    else if (random)
-        to = ppn_m0_random16(x, m, e, bits - 1, random);
-    else
-        to = wide ? ppn_m0_nearest16(x, m, e, bits - 1) : ppn_m0_nearest8(x, m, e, bits - 1);
-    if (to >= -127 && to <= 127) return to;
+/* To 16 or to 8 bits; the latter to nearest. */
+typedef int ppn_m0_encoding(const int32_t *x, void *m, int e, int width, const ppn_rounding *random);
+static ppn_m0_encoding *ppn_m0_encoding_of(const ppn_rounding *random, int wide) {
+    return random ? ppn_m0_random16 : wide ? ppn_m0_nearest16 : ppn_m0_nearest8;
+}
+static int ppn_m0_usual(int to) { return (unsigned)(to + 127) <= 254; }
+
+/* What an encoding leaves to do, that answered |to|. */
+static int ppn_m0_special(int to, const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
+                          int *flags) {
     if (to == NOTHING) {
         memset(m, 0, wide ? 32 : 16);
         return PPN_ZERO_EXP;
@@ -322,6 +325,11 @@ int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random,
     }
     ppn_m0_limit(x, (int)ppn_largest(bits), m, wide);
     return to - SPECIAL;
+}
+
+int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide, int *flags) {
+    int to = random && !wide ? UNUSUAL : ppn_m0_encoding_of(random, wide)(x, m, e, bits - 1, random);
+    return ppn_m0_usual(to) ? to : ppn_m0_special(to, x, e, bits, random, m, wide, flags);
 }
 
 /* ---- in C: spreading, shifts ----------------------------------------------------------------------------------- */
@@ -398,7 +406,7 @@ NAKED static int32_t ppn_m0_align(const int32_t *left UNUSED, const int8_t *righ
             "2: movs r4, #1\n lsls r4, r4, #14\n rsbs r4, r4, #0\n b 3b\n");
 }
 
-void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side) {
+static void ppn_m0_lay_out(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side) {
     if (right->turned == PPN_M0_PAIRS) {
         const int8_t *at = (const int8_t *)run->mantissas + from * 16;
         for (int k = 0; k < count; k++) ppn_m0_pair_left(at + 16 * k, side->words + 8 * k);
@@ -407,66 +415,111 @@ void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int c
         ppn_m0_spread(run, from, count, run->bits + right->bits <= 30, side);
 }
 
-/* How many bits fewer the kernels shift than the specification does. */
-static int ppn_m0_fewer(const ppn_run *b, int wide) { return b->turned == PPN_M0_PAIRS ? 0 : wide ? 1 : -1; }
-
-static void ppn_m0_sum(const ppn_run *b, int wide, const ppn_m0_run *run) {
+static void ppn_m0_choose(const ppn_run *b, int wide, ppn_m0_factor *left) {
+    left->room = b->turned == PPN_M0_PAIRS ? PPN_M0_PACKED : PPN_M0_BLOCKS;
+    left->fewer = b->turned == PPN_M0_PAIRS ? 0 : wide ? 1 : -1;
     if (b->turned == PPN_M0_PAIRS)
-        ppn_m0_pairs8(run);
+        left->sum = ppn_m0_pairs8;
     else if (wide)
-        b->turned ? ppn_m0_wide16_turned(run) : ppn_m0_wide16(run);
+        left->sum = b->turned ? ppn_m0_wide16_turned : ppn_m0_wide16;
     else if (b->wide)
-        b->turned ? ppn_m0_narrow16_turned(run) : ppn_m0_narrow16(run);
+        left->sum = b->turned ? ppn_m0_narrow16_turned : ppn_m0_narrow16;
     else
-        b->turned ? ppn_m0_narrow8_turned(run) : ppn_m0_narrow8(run);
+        left->sum = b->turned ? ppn_m0_narrow8_turned : ppn_m0_narrow8;
 }
 
-/* The exponent sums of pairs from |from| on, whose left ones are |left|; answers the largest. */
-static int ppn_m0_pairs(const int32_t *left, const ppn_run *b, int from, int count, int32_t *sums) {
-    return ppn_m0_align(left, b->exps + from * b->step, sums, left + count, b->step);
+void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int n, int headroom, ppn_m0_factor *left) {
+    ppn_m0_run ready = {
+        left->side.words, NULL, right->step * (right->wide ? 32 : 16), left->sums, (uint32_t)n, NULL, 0};
+    ppn_m0_choose(right, run->bits + right->bits > 30, left);
+    left->run = ready;
+    left->n = n;
+    left->headroom = headroom;
+    if (n <= left->room) ppn_m0_lay_out(run, right, 0, n, &left->side);
+}
+
+/* The sum over those pairs whose right blocks begin at |mantissas|; |top|: the largest exponent, headroom included. */
+static void ppn_m0_sum(ppn_m0_factor *left, const void *mantissas, int top, int32_t *out) {
+    left->run.right = mantissas;
+    left->run.out = out;
+    left->run.top = top - left->fewer;
+    left->sum(&left->run);
+}
+
+/* The exponent sums of |count| pairs, into left->sums; answers the largest. */
+static int ppn_m0_pairs(ppn_m0_factor *left, const ppn_run *b, int from, int count) {
+    const int32_t *exps = left->side.exps;
+    return ppn_m0_align(exps, b->exps + from * b->step, left->sums, exps + count, b->step);
 }
 
 /* Runs longer than what is spread at a time: first all exponents, then part after part. */
-static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left,
-                               int32_t *out) {
-    int32_t sums[PPN_M0_PACKED], part[16];
-    int room = ppn_m0_room(b);
-    int top = PPN_M0_NONE, wide = a->bits + b->bits > 30, size = b->step * (b->wide ? 32 : 16);
+static int ppn_m0_long_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
+    int32_t part[16];
+    int top = PPN_M0_NONE;
     memset(out, 0, sizeof part);
-    for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, room);
-        ppn_m0_exps(a, from, count, left);
-        top = ppn_max(top, ppn_m0_pairs(left->exps, b, from, count, sums));
+    for (int from = 0, count; from < left->n; from += count) {
+        count = ppn_min(left->n - from, left->room);
+        ppn_m0_exps(a, from, count, &left->side);
+        top = ppn_max(top, ppn_m0_pairs(left, b, from, count));
     }
     if (top < PPN_M0_NONE / 2) return PPN_EMPTY_EXP;
-    for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, room);
-        ppn_m0_make_ready(a, b, from, count, left);
-        ppn_m0_pairs(left->exps, b, from, count, sums);
-        ppn_m0_run run = {left->words, (const int8_t *)b->mantissas + from * size, size, sums, (uint32_t)count,
-                          part,        top + headroom - ppn_m0_fewer(b, wide)};
-        ppn_m0_sum(b, wide, &run);
+    top += left->headroom;
+    for (int from = 0, count; from < left->n; from += count) {
+        count = ppn_min(left->n - from, left->room);
+        ppn_m0_lay_out(a, b, from, count, &left->side);
+        ppn_m0_pairs(left, b, from, count);
+        left->run.count = (uint32_t)count;
+        ppn_m0_sum(left, (const int8_t *)b->mantissas + from * left->run.step, top, part);
         LANES out[l] += part[l];
     }
-    return top + headroom;
+    return top;
 }
 
-int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out) {
-    int32_t sums[PPN_M0_PACKED];
-    if (n > ppn_m0_room(b)) return ppn_m0_long_product(a, b, n, headroom, left, out);
-    int top, wide = a->bits + b->bits > 30;
-    if (n == 1)
-        sums[0] = top = b->exps[0] == PPN_ZERO_EXP ? PPN_M0_NONE : left->exps[0] + b->exps[0];
-    else
-        top = ppn_m0_pairs(left->exps, b, 0, n, sums);
+int ppn_m0_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
+    if (left->n > left->room) return ppn_m0_long_product(a, left, b, out);
+    int top = ppn_m0_pairs(left, b, 0, left->n);
     if (top < PPN_M0_NONE / 2) {
         memset(out, 0, 16 * sizeof *out);
         return PPN_EMPTY_EXP;
     }
-    ppn_m0_run run = {left->words, b->mantissas, b->step * (b->wide ? 32 : 16),         sums,
-                      (uint32_t)n, out,          top + headroom - ppn_m0_fewer(b, wide)};
-    ppn_m0_sum(b, wide, &run);
-    return top + headroom;
+    top += left->headroom;
+    ppn_m0_sum(left, b->mantissas, top, out);
+    return top;
+}
+
+/* Put products |x| into the rows of |sink| that are not encoded. */
+static void ppn_m0_put_values(const ppn_sink *sink, uint32_t column, const int32_t *x, int e) {
+    memcpy(sink->values + column * 16, x, 64);
+    sink->exps[column] = (int16_t)e;
+}
+
+void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows, ppn_sink sink) {
+    uint32_t high = ppn_blocks(s->rows), wide = ppn_blocks(s->cols), size = sink.wide ? 32 : 16;
+    uint32_t inner = over_rows ? high : wide, outer = over_rows ? wide : high, blocks = s->panels * outer;
+    const ppn_rounding *random = sink.how.stochastic ? &sink.how : NULL;
+    ppn_m0_encoding *encode = ppn_m0_encoding_of(random, sink.wide);
+    ppn_ready left;
+    matrix.step = over_rows ? (int)wide : 1;
+    if (matrix.turned != PPN_M0_PAIRS) matrix.turned = (uint8_t)over_rows;
+    for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
+        ppn_run m = matrix;
+        ppn_make_ready(&left, row, (int)inner, &matrix);
+        for (uint32_t k = 0; k < outer; k++, column++, ppn_move(&m, over_rows ? 1 : (int)inner)) {
+            int32_t x[16];
+            int e = ppn_ready_product(&left, &m, x);
+            if (sink.bias) e = ppn_add_bias(sink.bias, blocks, column, x, e);
+            if (sink.values) {
+                ppn_m0_put_values(&sink, column, x, e);
+                continue;
+            }
+            uint8_t *to = sink.at + column * size;
+            sink.how.index = column * 16;
+            int exp = encode(x, to, e, sink.bits - 1, random);
+            if (!ppn_m0_usual(exp)) exp = ppn_m0_special(exp, x, e, sink.bits, random, to, sink.wide, &p->flags);
+            sink.at[blocks * size + column] = (uint8_t)exp;
+        }
+        if (row.exps) row = ppn_run_at(row, (int)inner);
+    }
 }
 
 #endif

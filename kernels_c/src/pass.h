@@ -149,13 +149,16 @@ static inline int ppn_add_bias(const uint8_t *bias, uint32_t blocks, uint32_t co
 }
 
 /* A row times a stage matrix, over the matrix's rows or its columns, panel after panel (spec 3, 4). */
+#if PPN_M0
+void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows, ppn_sink sink);
+#else
 static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows,
                                  ppn_sink sink) {
     uint32_t high = ppn_blocks(s->rows), wide = ppn_blocks(s->cols);
     uint32_t inner = over_rows ? high : wide, outer = over_rows ? wide : high, blocks = s->panels * outer;
     ppn_ready left;
     matrix.step = over_rows ? (int)wide : 1;
-    if (matrix.turned != PPN_M0_PAIRS) matrix.turned = (uint8_t)over_rows;
+    matrix.turned = (uint8_t)over_rows;
     for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
         ppn_run m = matrix;
         ppn_make_ready(&left, row, (int)inner, &matrix);
@@ -174,6 +177,7 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
         if (row.exps) row = ppn_run_at(row, (int)inner);
     }
 }
+#endif
 
 /* Where the last stage puts a stream's products. */
 static inline ppn_sink ppn_output_sink(const ppn_pass *p, uint32_t i, uint32_t stream, int32_t *out,
