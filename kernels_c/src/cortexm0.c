@@ -166,6 +166,7 @@ NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
     PAIR(DO, 8, 16, 20)                                                                                                \
     PAIR(DO, 12, 24, 28) PAIR(DO, 16, 32, 36) PAIR(DO, 20, 40, 44) PAIR(DO, 24, 48, 52) PAIR(DO, 28, 56, 60)
 #define SET(x, to) "str " x ", [r2, #" #to "]\n"
+#define KEPT(x, to) "asrs " x ", " x ", #15\n adcs " x ", r3\n strh " x ", [r2, #" #to " / 2]\n"
 #define SHIFT(x, to) "asrs " x ", r3\n movs r7, #0\n adcs " x ", r7\n str " x ", [r2, #" #to "]\n"
 #define SHIFT_ADD(x, to) "asrs " x ", r3\n ldr r7, [r2, #" #to "]\n adcs r7, " x "\n str r7, [r2, #" #to "]\n"
 #define KEEP(at, to) "ldr r2, [r0, #" #to "]\n asrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
@@ -174,6 +175,9 @@ NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
 
 NAKED void ppn_m0_times(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED) {
     __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SET) "pop {r4-r7, pc}\n");
+}
+NAKED void ppn_m0_times_kept(const int16_t *x UNUSED, const int16_t *y UNUSED, int16_t *m UNUSED) {
+    __asm__(".syntax unified\n push {r4-r7, lr}\n movs r3, #0\n" EACH_PAIR(KEPT) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_multiply(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED, int shift UNUSED) {
     __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SHIFT) "pop {r4-r7, pc}\n");

@@ -231,7 +231,6 @@ static inline uint8_t *ppn_next_row(const ppn_layer_out *o, uint32_t stream) {
 typedef struct {
     ppn_pass pass;
     uint8_t *gradients, *rows[2]; /* cotangent rows after and before the stage, always 16-bit */
-    ppn_block *column;            /* one block a stream */
     const int16_t *given;         /* the caller's cotangents */
     const int8_t *given_exps;
     ppn_counter counter;
