@@ -95,6 +95,7 @@ class IntegerEngine:
         self.program = network.program(precision, mode)
         self._precision = self.program.precision
         self._layout = Layout(self.program)
+        self._panels = max(stage.panels for stage in self.program.stages)
         self._device: Device = device or LocalDevice(threads)
         self._directions = -1  # configured for so many; -1: not yet
         self._weights: Rows | None = None
@@ -214,8 +215,7 @@ class IntegerEngine:
 
     def _limit(self, jobs: list[tuple[Rows, Rows | None, Rows]]) -> int:
         """The largest t with terms * 2^t < 2^31 for every accumulator (spec 7)."""
-        panels = max(s.panels for s in self.program.stages)
-        terms = panels * sum(c.exponents.shape[0] * c.exponents.shape[1] for _, _, c in jobs)
+        terms = self._panels * sum(c.exponents.shape[0] * c.exponents.shape[1] for _, _, c in jobs)
         return 30 - int(terms - 1).bit_length()
 
     def _check_flags(self) -> None:
