@@ -16,13 +16,15 @@ import numpy as np
 from ppn import messages
 from rich.table import Table
 
+from . import describe
 from .boards import Board
 from .device.base import Rows, Scaling
 from .device.packing import program_bytes
 from .device.remote import RemoteDevice
 from .errors import UsageError
 from .link.session import Request, Session
-from .network import Chain, Program
+from .network import DEFAULT_PRECISION, Chain, Program
+from .settings import FLOAT, Settings
 from .smx import BLOCK, blocks_of
 
 
@@ -61,6 +63,21 @@ def memory(program: Program, directions: int, board: Board, microbatches: int, c
         free = f"{used:,} bytes needed, {board.heap_bytes:,} are free"
         raise UsageError(f"does not fit a {board.title}: {free}: choose a smaller --hidden, --rank or --directions")
     return Memory(dict(zip(messages.REGIONS, sizes, strict=True)), used, board.heap_bytes, tapes, cores)
+
+
+def training(settings: Settings, board: Board, cores: int | None = None) -> tuple[Memory, Cycles | None]:
+    """What a board gives to training with these settings, and what a step takes; on all its cores by default.
+
+    Raises:
+        UsageError: as :func:`memory`, or the settings are of floats.
+    """
+    if settings.precision == FLOAT:
+        raise UsageError(f"a board computes in integers, not in {FLOAT}: choose widths such as {DEFAULT_PRECISION}")
+    program, count = describe.program(settings)
+    inside, outside = settings.microbatches()
+    found = memory(program, count, board, inside + outside, cores or board.cores)
+    passes = [(inside, count), (outside, 0)] if outside else [(inside, count)]
+    return found, cycles(program, passes, board, found)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import string
 import sys
 import time
@@ -275,8 +276,13 @@ def _mounts() -> list[Path]:
         return [drive for letter in string.ascii_uppercase if (drive := Path(f"{letter}:/")).exists()]
     if sys.platform == "darwin":
         return sorted(Path("/Volumes").iterdir())
-    lines = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
-    return [Path(line[1].encode().decode("unicode_escape")) for line in lines if line[2] in ("vfat", "msdos")]
+    return _fat(Path("/proc/mounts").read_text(encoding="utf-8", errors="surrogateescape"))
+
+
+def _fat(mounts: str) -> list[Path]:
+    """The FAT file systems of Linux's table, in which spaces and the like are octal."""
+    places = [line.split()[1] for line in mounts.splitlines() if line.split()[2] in ("vfat", "msdos")]
+    return [Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), place)) for place in places]
 
 
 def _board_id(volume: Path) -> str | None:

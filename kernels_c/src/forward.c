@@ -79,17 +79,13 @@ static void ppn_activate_layer(ppn_pass *p, uint32_t i, uint8_t *rows) {
     for (uint32_t column = 0; column < o.blocks; column++) ppn_forward_column(&o, rows, column);
 }
 
-static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
+/* One microbatch through stage |i|. */
+static void ppn_forward_one(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
     uint32_t blocks = net->places[i].out_blocks, last = i + 1 == net->stage_count, activates = s->closes && !last;
     int bits = i ? net->bits_activations : 16; /* inputs come in 16-bit words */
     ppn_run matrix = ppn_forward_matrix(net, p->weights, i, bits);
-#if PPN_SIMD
-    if (activates && ppn_forward_jets(p, i, matrix)) return;
-    if (!s->closes && ppn_forward_rows(p, i, matrix)) return;
-    if (last && ppn_forward_outputs(p, i, matrix, out, out_exps)) return;
-#endif
     for (uint32_t stream = 0; stream < p->streams; stream++) {
         ppn_sink sink = {NULL, 16, 1, PPN_NEAREST, NULL, NULL, NULL};
         if (last) {
@@ -107,11 +103,25 @@ static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t
     if (activates) ppn_activate_layer(p, i, scratch);
 }
 
+static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
+#if PPN_SIMD
+    int closes = p->net->stages[i].closes, last = i + 1 == p->net->stage_count;
+    if (closes && !last && ppn_forward_jets(p, i)) return;
+    if (!closes && ppn_forward_rows(p, i)) return;
+    if (last && ppn_forward_outputs(p, i, out, out_exps)) return;
+#endif
+    for (uint32_t at = p->first; at < p->end; at++) {
+        ppn_enter(p, at);
+        ppn_forward_one(p, i, scratch, out, out_exps);
+    }
+}
+
 int ppn_forward(const ppn_network *net, const uint8_t *weights, uint8_t *scratch, const ppn_batch *batch, int32_t *out,
                 int16_t *out_exps) {
-    ppn_pass p = {net, weights, batch, NULL, 0, ppn_streams(batch->directions), 0};
-    for (p.at = 0; p.at < batch->count; p.at++) {
-        p.tape = batch->tape + (size_t)p.at * batch->tape_step;
+    ppn_pass p = {net, weights, batch, NULL, 0, ppn_streams(batch->directions), 0, 0, 0};
+    uint32_t group = batch->tape_step ? ppn_group(p.streams) : 1;
+    while (p.end < batch->count) {
+        ppn_open_group(&p, group);
         for (uint32_t i = 0; i < net->stage_count; i++) ppn_forward_stage(&p, i, scratch, out, out_exps);
     }
     return p.flags;

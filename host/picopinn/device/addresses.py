@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -53,11 +54,19 @@ def _opener(address: str) -> Callable[[], Port]:
         return _SerialPort(rest)
     if kind == "socket" and rest.startswith("//"):
         return lambda: open_port(address)
+    if address == "unix" or (kind == "emulated" and rest):
+        needs_terminals(address)
     if address == "unix":
         return _Started(unix_board)
     if kind == "emulated" and rest:
         return _Started(lambda: emulated_board(rest))
     raise UsageError(f"device {address!r} is not understood: it is one of {FORMS}")
+
+
+def needs_terminals(address: str) -> None:
+    """Raise UsageError where there are no pseudo-terminals, over which devices without hardware are reached."""
+    if not hasattr(os, "openpty"):
+        raise UsageError(f"{address} needs pseudo-terminals, which this system lacks: use local or serial:PORT")
 
 
 class _SerialPort:
@@ -129,10 +138,10 @@ def emulated_board(name: str) -> EmulatedBoard:
     if board.name != "rp2040":
         raise UsageError(f"there is no emulator of {board.title}: use emulated:rp2040")
     contents = image.build(board, toolchain.board_firmware(board.name).read_bytes())
-    with tempfile.NamedTemporaryFile(suffix=".uf2") as file:
-        file.write(contents)
-        file.flush()
-        return EmulatedBoard(Path(file.name))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "board.uf2"
+        path.write_bytes(contents)
+        return EmulatedBoard(path)
 
 
 def unix_board() -> UnixBoard:

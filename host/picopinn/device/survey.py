@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import boards, flash, kernels, toolchain
 from ..errors import PicopinnError
-from .addresses import LOCAL, serial_ports
+from .addresses import LOCAL, needs_terminals, serial_ports
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ def survey() -> list[Found]:
 def _lacks(find: Callable[[], Path]) -> str:
     """What must be done before ``find`` answers."""
     try:
+        needs_terminals("it")
         find()
     except PicopinnError as error:
         return str(error)

@@ -22,7 +22,6 @@ from pathlib import Path
 from ..errors import PicopinnError, UsageError
 
 UNALIGNED = "not 32 bit aligned"  # logged by the emulator where a Cortex-M0+ faults
-_STOPPED = 0, -signal.SIGTERM, -signal.SIGKILL  # how a process ends that was told to
 _PATIENCE = 10.0  # seconds for a process to end by itself
 
 
@@ -133,7 +132,7 @@ class UnixBoard:
         Raises:
             PicopinnError: it had failed; the message is its last line.
         """
-        failed = self._process.poll() not in (None, *_STOPPED)
+        failed = self._process.poll() not in (None, 0, -signal.SIGTERM, -signal.SIGKILL)
         self._process.kill()
         _, errors = self._process.communicate()
         os.close(self._kept)

@@ -48,5 +48,7 @@ def open_port(url: str) -> Port:
         if denied:
             advice = "join its group (on Debian `sudo adduser $USER dialout`) and log in anew"
             raise PortError(f"{url} is not yours to open: {advice}") from error
+        if "FileNotFoundError" in text:  # Windows' word for a port that is not there
+            raise FileNotFoundError(errno.ENOENT, text) from error
         raise
     return port
