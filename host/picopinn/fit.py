@@ -333,23 +333,68 @@ def _cost(costs: dict[str, int], work: Counter[str]) -> float:
 
 def _kernel_cycles(program: Program, told: list[Message], costs: dict[str, dict[str, int]], memory: Memory) -> float:
     total = 0.0
-    microbatches = sum(message.microbatches for message in told if message.kind == messages.FORWARD)
-    taped = memory.tapes if memory.tapes >= microbatches else memory.tapes - memory.cores
+    again = iter(_forwards_again(told, _tapes(program, memory)))
     for message in told:
-        share = -(-message.microbatches // memory.cores)
+        share = -(-message.microbatches // memory.cores)  # of the first core, which has the most
         if message.kind == messages.FORWARD:
             total += share * _cost(costs["forward"], forward_work(program, message.directions))
         elif message.kind == messages.BACKWARD:
+            repeated = next(again)
+            most = max(sum(repeated[:share]), sum(repeated[share:]))
             total += share * _cost(costs["backward"], backward_work(program, message.directions))
-            again = -(-max(0, message.microbatches - taped) // memory.cores)
-            total += again * _cost(costs["forward"], forward_work(program, message.directions))
-            taped = max(0, taped - message.microbatches)
+            total += most * _cost(costs["forward"], forward_work(program, message.directions))
     for part, work in (("load", load_work), ("gradients", gradients_work)):
         shares = [0.0] * memory.cores
         for number in range(len(program.stages)):
             shares[number % memory.cores] += _cost(costs[part], work(program, number))
         total += max(shares)
     return total
+
+
+@dataclass(frozen=True)
+class _Tapes:
+    """Bytes of a tape with directions and without, of all tapes, and of all but the spare ones."""
+
+    full: int
+    single: int
+    end: int
+    spare: int
+
+
+def _tapes(program: Program, memory: Memory) -> _Tapes:
+    from .kernels import board_sizes
+
+    full = memory.regions["tape"]
+    single = board_sizes(program_bytes(program, 0))[messages.REGIONS.index("tape")]
+    return _Tapes(full, single, full * memory.tapes, full * (memory.tapes - memory.cores))
+
+
+def _forwards_again(told: list[Message], tapes: _Tapes) -> list[list[bool]]:
+    """Of each BACKWARD, the microbatches that have no tape; as firmware/natmod/solver.c gives them."""
+    lies: list[list[int | None]] = []  # where the tape of each microbatch ends, by batch
+    at = 0
+
+    def free_spare() -> int:
+        for batch in lies:
+            batch[:] = [end if end is not None and end <= tapes.spare else None for end in batch]
+        return max((end for batch in lies for end in batch if end is not None), default=0)
+
+    for message in (each for each in told if each.kind == messages.FORWARD):
+        size, end = tapes.full if message.directions else tapes.single, tapes.end
+        if message.microbatches * size > end - at:
+            at, end = free_spare(), tapes.spare
+        batch: list[int | None] = []
+        for _ in range(message.microbatches):
+            fits = at + size <= end
+            at += size if fits else 0
+            batch.append(at if fits else None)
+        lies.append(batch)
+    again = []
+    for batch in lies:
+        if None in batch:
+            free_spare()
+        again.append([end is None for end in batch])
+    return again
 
 
 def table(memory: Memory, step: Cycles | None, board: Board) -> Table:

@@ -56,15 +56,24 @@ static void ppn_put_cotangent(ppn_transpose *t, uint32_t stream, const int32_t *
     ppn_encode_to(x, e, t->b->pass.net->bits_gradients, how, row, blocks, 1, t->column, &t->b->pass.flags);
 }
 
-/* The linearization of a further stream: mantissas and exponent. */
+/* A block that lies elsewhere. */
 typedef struct {
     const int16_t *m;
     int e;
-} ppn_kept;
+} ppn_seen;
 
-static ppn_kept ppn_change(const ppn_transpose *t, uint32_t stream) {
+/* The cotangent of a stream. */
+static ppn_seen ppn_given(const ppn_transpose *t, uint32_t stream) {
+    uint32_t blocks = t->slopes.blocks;
+    const uint8_t *row = ppn_cotangent_at(t->b, 1, blocks, stream);
+    ppn_seen out = {(const int16_t *)(const void *)(row + t->column * 32), (int8_t)row[blocks * 32 + t->column]};
+    return out;
+}
+
+/* The linearization of a further stream. */
+static ppn_seen ppn_change(const ppn_transpose *t, uint32_t stream) {
     uint32_t at = (stream - 1) * t->slopes.blocks + t->column;
-    ppn_kept out = {t->slopes.changes + at * 16, t->slopes.exps[at]};
+    ppn_seen out = {t->slopes.changes + at * 16, t->slopes.exps[at]};
     return out;
 }
 
@@ -80,42 +89,49 @@ static void ppn_put_sum2(ppn_transpose *t, uint32_t stream, const int16_t *x, co
     ppn_put_cotangent(t, stream, acc, ppn_sum_exp(&sum));
 }
 
+/* Exponent of a block times a slope. */
+static int ppn_own_term(int e) { return e == PPN_ZERO_EXP ? UNUSED_TERM : e - 14; }
+
 /* Cotangents of one stream pair before the activation (spec 6). */
 static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
-    const ppn_block *odd = &t->b->column[stream], *even = &t->b->column[stream + 1];
-    ppn_kept d = ppn_change(t, stream), n = ppn_change(t, stream + 1);
-    _Alignas(4) int16_t m1[16];
+    ppn_seen odd = ppn_given(t, stream), even = ppn_given(t, stream + 1);
+    ppn_seen d = ppn_change(t, stream), n = ppn_change(t, stream + 1);
+    _Alignas(4) int16_t m1[16], given[16];
     int jet = t->b->pass.net->mode == PPN_JET;
-    if (!jet) p1 = ppn_stream_slope(p1, n.m, n.e, m1);
-    ppn_put_sum2(t, stream, p1, odd->m, ppn_term(odd, -14), d.m, even->m, ppn_kept_exp(d.e, even->e));
+    if (!jet) {
+        p1 = ppn_stream_slope(p1, n.m, n.e, m1);
+        PPN_COPY(given, odd.m);
+    }
+    ppn_put_sum2(t, stream, p1, odd.m, ppn_own_term(odd.e), d.m, even.m, ppn_kept_exp(d.e, even.e));
     if (jet) {
         int32_t x[16];
-        int e = ppn_scale(p1, even, x);
+        int e = ppn_scale(p1, even.m, even.e, x);
         ppn_put_cotangent(t, stream + 1, x, e);
     } else
-        ppn_put_sum2(t, stream + 1, p1, even->m, ppn_term(even, -14), d.m, odd->m, ppn_kept_exp(d.e, odd->e));
+        ppn_put_sum2(t, stream + 1, p1, even.m, ppn_own_term(even.e), d.m, given, ppn_kept_exp(d.e, odd.e));
 }
 
 static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
-    ppn_kept change = ppn_change(t, stream);
+    ppn_seen change = ppn_change(t, stream), c = ppn_given(t, stream);
     _Alignas(4) int16_t m1[16];
     int32_t x[16];
-    int e = ppn_scale(ppn_stream_slope(p1, change.m, change.e, m1), &t->b->column[stream], x);
+    int e = ppn_scale(ppn_stream_slope(p1, change.m, change.e, m1), c.m, c.e, x);
     ppn_put_cotangent(t, stream, x, e);
 }
 
 /* Stream 0: p1 H and every further stream's share, 1 + 2 K terms of at most 2^30. */
 static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
-    const ppn_block *c = t->b->column;
+    ppn_seen c = ppn_given(t, 0);
     uint32_t streams = t->b->pass.streams;
     int32_t acc[16];
     ppn_sum sum = ppn_sum_open(streams);
-    ppn_sum_offer(&sum, ppn_term(&c[0], -14));
-    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_kept_exp(ppn_change(t, r).e, c[r].e));
-    int fresh = ppn_sum_product(&sum, p1, c[0].m, ppn_term(&c[0], -14), 1, acc);
+    ppn_sum_offer(&sum, ppn_own_term(c.e));
+    for (uint32_t r = 1; r < streams; r++) ppn_sum_offer(&sum, ppn_kept_exp(ppn_change(t, r).e, ppn_given(t, r).e));
+    int fresh = ppn_sum_product(&sum, p1, c.m, ppn_own_term(c.e), 1, acc);
     for (uint32_t r = 1; r < streams; r++) {
-        ppn_kept change = ppn_change(t, r);
-        fresh = ppn_sum_product(&sum, change.m, c[r].m, ppn_kept_exp(change.e, c[r].e), fresh, acc);
+        ppn_seen change = ppn_change(t, r);
+        c = ppn_given(t, r);
+        fresh = ppn_sum_product(&sum, change.m, c.m, ppn_kept_exp(change.e, c.e), fresh, acc);
     }
     ppn_sum_close(fresh, acc);
     ppn_put_cotangent(t, 0, acc, ppn_sum_exp(&sum));
@@ -124,17 +140,16 @@ static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
 static void ppn_return_naive(ppn_transpose *t) {
     for (uint32_t r = 0; r < t->b->pass.streams; r++) {
         int32_t x[16];
-        int e = ppn_scale(ppn_p1(&t->slopes, r, t->column), &t->b->column[r], x);
+        ppn_seen c = ppn_given(t, r);
+        int e = ppn_scale(ppn_p1(&t->slopes, r, t->column), c.m, c.e, x);
         ppn_put_cotangent(t, r, x, e);
     }
 }
 
+/* Cotangents are replaced in place, each after what reads it. */
 static void ppn_return_column(ppn_transpose *t) {
     ppn_return *b = t->b;
     int mode = b->pass.net->mode;
-    uint32_t blocks = t->slopes.blocks;
-    for (uint32_t r = 0; r < b->pass.streams; r++)
-        ppn_get_block(ppn_cotangent_at(b, 1, blocks, r), blocks, t->column, &b->column[r]);
     if (mode == PPN_NAIVE) {
         ppn_return_naive(t);
         return;
@@ -192,7 +207,6 @@ int ppn_backward(const ppn_network *net, const uint8_t *weights, uint8_t *gradie
     ppn_return b = {{net, weights, batch, NULL, 0, streams, 0, 0, 0},
                     gradients,
                     {scratch, scratch + bytes},
-                    (ppn_block *)(void *)(scratch + 2 * bytes),
                     cotangents,
                     cotangent_exps,
                     counter,

@@ -127,6 +127,7 @@ int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random,
 
 /* out = x y; out = rnd(x y, shift); out += rnd(x y, shift); shift >= 1. x, y and m, q below are word-aligned. */
 void ppn_m0_times(const int16_t *x, const int16_t *y, int32_t *out);
+void ppn_m0_times_kept(const int16_t *x, const int16_t *y, int16_t *m); /* m = rnd(x y, 15) */
 void ppn_m0_multiply(const int16_t *x, const int16_t *y, int32_t *out, int shift);
 void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int shift);
 

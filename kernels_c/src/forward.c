@@ -8,10 +8,8 @@ static void ppn_put_next(ppn_layer_out *o, uint32_t stream, uint32_t column, con
     uint8_t *row = ppn_next_row(o, stream);
     ppn_encode_to(x, e, bits, PPN_NEAREST, row, o->blocks, ppn_wide(bits), column, &o->pass->flags);
 }
-static void ppn_put_change(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_block *b) {
-    uint32_t at = (stream - 1) * o->slopes.blocks + column;
-    PPN_COPY(o->slopes.changes + at * 16, b->m);
-    o->slopes.exps[at] = (int16_t)b->e;
+static uint32_t ppn_change_at(const ppn_layer_out *o, uint32_t stream, uint32_t column) {
+    return (stream - 1) * o->slopes.blocks + column;
 }
 static void ppn_put_value(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_curve *c) {
     int32_t x[16];
@@ -28,27 +26,30 @@ static void ppn_forward_pair(ppn_layer_out *o, uint32_t stream, uint32_t column,
                              const ppn_curve *c) {
     const ppn_network *net = o->pass->net;
     ppn_pair_out out;
+    uint32_t odd = ppn_change_at(o, stream, column), even = ppn_change_at(o, stream + 1, column);
+    out.d = o->slopes.changes + odd * 16;
+    out.n = o->slopes.changes + even * 16;
     if (net->mode == PPN_JET)
         ppn_jet(c, a, s, &out);
     else
         ppn_odd_even(net->activation, c, a, s, &out, &o->pass->flags);
     ppn_put_next(o, stream, column, out.a, out.ea);
     ppn_put_next(o, stream + 1, column, out.s, out.es);
-    ppn_put_change(o, stream, column, &out.d);
-    ppn_put_change(o, stream + 1, column, &out.n);
+    o->slopes.exps[odd] = (int16_t)out.ed;
+    o->slopes.exps[even] = (int16_t)out.en;
 }
 
 static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block *d,
                                    const ppn_curve *c) {
     int32_t x[16];
-    ppn_block delta, change;
+    ppn_block delta;
+    uint32_t at = ppn_change_at(o, stream, column);
     int *flags = &o->pass->flags;
     ppn_limit_step(d, flags);
     int e = ppn_delta(o->pass->net->activation, c, d, &delta, x, flags);
-    ppn_keep(x, e, &change);
+    o->slopes.exps[at] = (int16_t)ppn_keep(x, e, o->slopes.changes + at * 16);
     LANES x[l] = delta.m[l];
     ppn_put_next(o, stream, column, x, delta.e);
-    ppn_put_change(o, stream, column, &change);
 }
 
 /* The activation of one block column, all streams; |rows| are the pre-activations. */

@@ -162,13 +162,16 @@ static inline int ppn_add_bias(const uint8_t *bias, uint32_t blocks, uint32_t co
 }
 
 /* A row times a stage matrix, over the matrix's rows or its columns, panel after panel (spec 3, 4). */
+#if PPN_M0
+void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows, ppn_sink sink);
+#else
 static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows,
                                  ppn_sink sink) {
     uint32_t high = ppn_blocks(s->rows), wide = ppn_blocks(s->cols);
     uint32_t inner = over_rows ? high : wide, outer = over_rows ? wide : high, blocks = s->panels * outer;
     ppn_ready left;
     matrix.step = over_rows ? (int)wide : 1;
-    if (matrix.turned != PPN_M0_PAIRS) matrix.turned = (uint8_t)over_rows;
+    matrix.turned = (uint8_t)over_rows;
     for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
         ppn_run m = matrix;
         ppn_make_ready(&left, row, (int)inner, &matrix);
@@ -187,6 +190,7 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
         if (row.exps) row = ppn_run_at(row, (int)inner);
     }
 }
+#endif
 
 /* Where the last stage puts a stream's products. */
 static inline ppn_sink ppn_output_sink(const ppn_pass *p, uint32_t i, uint32_t stream, int32_t *out,
@@ -237,7 +241,6 @@ static inline uint8_t *ppn_next_row(const ppn_layer_out *o, uint32_t stream) {
 typedef struct {
     ppn_pass pass;
     uint8_t *gradients, *rows[2]; /* cotangent rows after and before the stage, always 16-bit */
-    ppn_block *column;            /* one block a stream */
     const int16_t *given;         /* the caller's cotangents */
     const int8_t *given_exps;
     ppn_counter counter;

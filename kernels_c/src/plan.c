@@ -100,7 +100,7 @@ int ppn_plan(ppn_network *net, uint16_t directions, ppn_sizes *sizes) {
     }
     sizes->gradients += header;
     uint32_t rows = PPN_SIMD && streams < PPN_ROWS ? PPN_ROWS : streams; /* of a group */
-    sizes->scratch = 2 * ppn_rows16_bytes(net, rows) + streams * (uint32_t)sizeof(ppn_block);
+    sizes->scratch = 2 * ppn_rows16_bytes(net, rows);
     sizes->scratch = sizes->scratch > chains ? sizes->scratch : chains;
     sizes->in_blocks = net->places[0].in_blocks;
     sizes->out_blocks = net->places[net->stage_count - 1].out_blocks;
