@@ -43,7 +43,8 @@ from picopinn.errors import PicopinnError, UsageError
 from picopinn.link import emulator, ports
 from picopinn.link.session import LinkLostError, Session
 from picopinn.problems import Condition, Constraint, Field, check, linearize
-from picopinn.runs import FORMAT
+from picopinn.runs import FORMAT, Run
+from picopinn.settings import Settings
 from picopinn.smx import SMX
 
 SMALL = "--hidden 16 --layers 2 --tt 4x4 --rank 2 --batch 8 --steps 3 --precision float32"
@@ -293,6 +294,30 @@ FILES += [
     Case("a USB id", described('"2e8a:0005"', '"2E8A/5"'), UsageError, "mine.toml: usb", "ids such as '2e8a:0005'"),
     Case("a text", described('arch = "armv6m"', "arch = 6"), UsageError, "mine.toml: arch = 6", "is not a text"),
     Case("no TOML", described("cores = 2", "cores ="), UsageError, "mine.toml: Invalid value", "line 5"),
+]
+
+# -- exports ----------------------------------------------------------------------------------------------------------
+
+
+def begun(bench: Bench) -> None:
+    """A run with all its steps before it."""
+    settings = Settings.from_toml((bench.folder / "run/config.toml").read_text())
+    Run.create(bench.folder / "begun", settings, settings.solver(1).state())
+
+
+NOWHERE = "export nowhere --to npz | flash --board rp2040 --solver nowhere"
+UNDER_WAY = "export begun --to npz | flash --board rp2040 --solver begun"
+AS_INTEGERS = "export run --to c | export run --to board | flash --board rp2040 --solver run"
+EXPORT = [
+    Case("to export nothing", NOWHERE, 2, "no run directory nowhere", "give the folder"),
+    Case("a run under way", UNDER_WAY, 1, "begun stands at step 0 of 3", "picopinn train --resume begun", begun),
+    Case("a format", "export run --to onnx | export run --to u.onnx", 2, "is no format", "or tflite, c, npz or board"),
+    Case("no format", "export run", 2, "Missing option.*--to", "see picopinn export --help"),
+    Case("INT8 elsewhere", "export run --to u.h --int8", 2, "--int8 is for .tflite files", "leave it out"),
+    Case("a file there", "export run --to u.npz", 2, "u.npz exists", "replace it with --force", files(u__npz="mine")),
+    Case("no folder", "export run --to no/u.npz", 1, "cannot write no/u.npz: No such", "choose another --to"),
+    Case("under a file", "export run --to f.x/u.npz", 1, "f.x/u.npz: Not a dir", "another --to", files(f__x="")),
+    Case("floats as integers", AS_INTEGERS, 2, "computes in integers", "as .tflite or .npz.* --precision w8a8g12"),
 ]
 
 # -- the library ------------------------------------------------------------------------------------------------------
@@ -754,7 +779,7 @@ LINK = [
     ),
 ]
 
-ERRORS = CLI + FILES + API + FLASH + LINK
+ERRORS = CLI + FILES + EXPORT + API + FLASH + LINK
 
 
 @pytest.fixture(scope="module")
