@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,7 +43,8 @@ from picopinn.errors import PicopinnError, UsageError
 from picopinn.link import emulator, ports
 from picopinn.link.session import LinkLostError, Session
 from picopinn.problems import Condition, Constraint, Field, check, linearize
-from picopinn.runs import FORMAT
+from picopinn.runs import FORMAT, Checkpoint
+from picopinn.settings import Settings
 from picopinn.smx import SMX
 
 SMALL = "--hidden 16 --layers 2 --tt 4x4 --rank 2 --batch 8 --steps 3 --precision float32"
@@ -122,11 +123,17 @@ CLI = [
     Case("to resume a problem", f"{TRAIN} --resume a", 2, "its own settings", "leave out PROBLEM"),
     Case("to look at nothing", "evaluate nowhere | report nowhere", 2, "no run directory nowhere", "give the folder"),
     Case("a network described", "describe poisson2d --hidden 64", 2, "does not match --hidden 64", "--tt 8x8"),
-    Case("floats on a board", "fit poisson2d --board rp2040 --precision float32", 2, "computes in integers", "widths"),
+    Case(
+        "floats that should fit",
+        "fit poisson2d --board rp2040 --precision float32",
+        2,
+        "computes in integers",
+        "widths",
+    ),
     Case("a network too large", "fit poisson2d --board rp2040 --dense", 2, "does not fit", "smaller --hidden, --rank"),
     Case("an unmeasured board", "fit poisson2d --board rp2350", 2, "nobody has measured", "choose rp2040"),
     Case("a board", "fit poisson2d --board rp2041", 2, "no board 'rp2041'", "there are rp2040, rp2350, stm32f4"),
-    Case("no problem of PINTA", "pinta cost burgers", 2, "'burgers' is unknown", "hjb20d.*or give a workload file"),
+    Case("no problem of PINTA", "pinta cost burgers", 2, "'burgers' is unknown", "the problems are .*hjb20d"),
     Case("a grouping", "pinta cost poisson2d --by colour", 2, "--by 'colour'", "layer, phase, operation, level"),
     Case("no point of PINTA", "workload poisson2d --batch 0", 2, "got 0", "batch must be at least 1"),
     Case("a batch of PINTA", "workload poisson2d --batch 0", 2, "batch must be at least 1", "got 0"),
@@ -274,7 +281,26 @@ def described(old: str, new: str) -> Callable[[Bench], object]:
     return lambda bench: boards.read(bench.write("mine.toml", PICO.replace(old, new)))
 
 
+def unfinished(bench: Bench) -> None:
+    settings = replace(Settings.from_toml((bench.folder / "run/config.toml").read_text()), steps=4)
+    checkpoint = Checkpoint.read(bench.folder / "run/checkpoint.npz")
+    bench.write("run/config.toml", settings.to_toml())
+    bench.write("run/checkpoint.npz", replace(checkpoint, settings=settings).to_bytes())
+
+
 FILES += [
+    Case("a format", "export run --to x.pdf", 2, "--to x.pdf is no format", "give FILE.tflite"),
+    Case(
+        "an export that exists", "export run --to a.npz", 2, "a.npz exists", "replace it with --force", files(a__npz="")
+    ),
+    Case("INT8 in C", "export run --to c --int8", 2, "--int8 is for .tflite files", "leave it out"),
+    Case("floats in C", "export run --to c", 2, "computes in integers and this run in float32", "export it as .tflite"),
+    Case("floats on a board", "export run --to board", 2, "and this run in float32", "export it as .tflite"),
+    Case("an unfinished run", "export run --to npz", 1, "run stands at step 3 of 4", "--resume run, then", unfinished),
+    Case("a run of nothing", "export nowhere --to npz", 2, "no run directory nowhere", "give the folder"),
+    Case(
+        "a place to export to", "export run --to no/x.npz", 1, "cannot write no/x.npz: No such", "choose another --to"
+    ),
     Case(
         "a board without a key",
         described('arch = "armv6m"', ""),
@@ -486,7 +512,7 @@ API: list[Case] = [
     Case(
         "an instruction set", lambda b: kernels.kernels("mmx"), UsageError, "'mmx' does not run here", "choose portable"
     ),
-    Case("MicroPython unbuilt", unbuilt, PicopinnError, "no MicroPython .* is built", "run `invoke setup`"),
+    Case("MicroPython unbuilt", unbuilt, PicopinnError, r"no MicroPython \(sources\) is in", "run `invoke setup`"),
     Case(
         "MicroPython for others",
         lambda b: toolchain.board_firmware("stm32f4"),
