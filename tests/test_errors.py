@@ -293,6 +293,10 @@ FILES += [
     Case(
         "an export that exists", "export run --to a.npz", 2, "a.npz exists", "replace it with --force", files(a__npz="")
     ),
+    Case("no format", "export run", 2, "--to", "see picopinn export --help"),
+    Case(
+        "a path under a file", "export run --to a.x/u.npz", 1, "u.npz: Not a dir", "choose another --to", files(a__x="")
+    ),
     Case("INT8 in C", "export run --to c --int8", 2, "--int8 is for .tflite files", "leave it out"),
     Case("floats in C", "export run --to c", 2, "computes in integers and this run in float32", "export it as .tflite"),
     Case("floats on a board", "export run --to board", 2, "and this run in float32", "export it as .tflite"),
@@ -617,6 +621,13 @@ def at_prompt(said: bytes) -> Callable[[Bench], object]:
 
 
 FLASH = [
+    Case("no solver", "flash --board rp2040 --solver nowhere", 2, "no run directory nowhere", "give the folder"),
+    Case(
+        "half a solver", "flash --board rp2040 --solver run", 1, "run stands at step 3 of 4", "--resume run", unfinished
+    ),
+    Case(
+        "a solver in floats", "flash --board rp2040 --solver run", 2, "a board computes in integers", "one with --prec"
+    ),
     Case("two places", "flash --board rp2040 --volume v --port p", 2, "at a volume or at a port", "give one of"),
     Case("no board to flash", "flash --board rp2040", 2, "no Raspberry Pi Pico is here", "BOOTSEL held", boards_here()),
     Case(
