@@ -35,7 +35,7 @@ def _run(c: Context, command: str) -> None:
 
 @task(help={"board": "kind of board to build MicroPython for"})
 def setup(c: Context, board: str = "rp2040") -> None:
-    """Put the toolchain in place: compilers from Debian, MicroPython built from source, runtimes of TensorFlow Lite."""
+    """Put the toolchain in place: Debian's compilers and browser, MicroPython built from source, TFLite runtimes."""
     missing = toolchain.missing_packages()
     if missing:
         _install(c, missing)

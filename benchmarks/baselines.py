@@ -34,21 +34,11 @@ class Row:
     engine: Callable[[Settings], Engine] | None = None
 
     def solver(self, threads: int, **changes: Any) -> Solver:
-        from picopinn import Solver
-
-        s = replace(self.settings, **changes)
-        return Solver(
-            s.pde(),
-            s.network(),
-            s.stein(),
-            s.precision,
-            steps=s.steps,
-            seed=s.seed,
-            batch=s.batch,
-            learning_rate=s.learning_rate,
-            threads=threads,
-            engine=self.engine(s) if self.engine else None,
-        )
+        settings = replace(self.settings, **changes)
+        solver = settings.solver(threads)
+        if self.engine is not None:
+            solver.engine = self.engine(settings)
+        return solver
 
     def error(self, threads: int, seed: int) -> float:
         """Relative L2 after all steps."""
@@ -68,7 +58,6 @@ def rows(problem: str, steps: int) -> dict[str, Row]:
     from torch_baselines.stacked import Stacked
     from torch_baselines.taylor import Taylor
 
-    from picopinn import Precision
     from picopinn.settings import Settings
 
     torch.manual_seed(0)
@@ -77,7 +66,7 @@ def rows(problem: str, steps: int) -> dict[str, Row]:
     return {
         "torch stacked autograd, dense": Row(dense, lambda s: TorchEngine(Stacked(s.network()))),
         "torch Taylor mode, dense": Row(dense, lambda s: TorchEngine(Taylor(s.network()))),
-        "torch fake-quantized": Row(small, lambda s: TorchEngine(Quantized(s.network(), Precision.parse(s.precision)))),
+        "torch fake-quantized": Row(small, lambda s: TorchEngine(Quantized(s.network(), s.widths()))),
         "picopinn, float32, dense": Row(dense),
         OURS: Row(small),
     }

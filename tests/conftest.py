@@ -6,13 +6,14 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
 from picopinn import boards, toolchain, uf2
+from tests.browser import Browser
 
 Need = Callable[[str, str], list[str]]
 
@@ -53,6 +54,14 @@ def bare_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert bootloader
     image.write_bytes(uf2.encode({bootloader.start: firmware.read_bytes()}, bootloader.family))
     return image
+
+
+@pytest.fixture
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser without a screen."""
+    opened = Browser(_built(toolchain.browser), tmp_path_factory.mktemp("profile"))
+    yield opened
+    opened.close()
 
 
 def _built(find: Callable[[], Path]) -> Path:

@@ -16,7 +16,8 @@ from picopinn.settings import Settings
 
 PRECISIONS = ["float32", "w8a8g12"]
 SMALL = ["--hidden", "16", "--layers", "2", "--tt", "4x4", "--rank", "2", "--batch", "8", "--steps", "6"]
-FILES = {"config.toml", "environment.json", "metrics.csv", "checkpoint.npz", "result.json", "solution.png"}
+METRICS = {"metrics.csv", "ranges.csv"}
+FILES = METRICS | {"config.toml", "environment.json", "checkpoint.npz", "result.json", "solution.png"}
 
 
 @pytest.fixture(autouse=True)
@@ -72,8 +73,9 @@ def test_train_evaluate_report(precision: str, folder: Path, capsys: pytest.Capt
 
     assert cli.main(["report", str(run), str(run)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 4
     assert lines[1] == lines[2]
+    assert lines[3] == "see report.html"
     for text in (str(run), precision, "jet K=2", f"{result['relative_l2']:.2e}", result["weights_sha256"][:12]):
         assert text in lines[1]
 

@@ -8,6 +8,7 @@ after a change of docs/spec.md write it anew with ``python tests/test_device.py`
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -236,6 +237,16 @@ def test_configure_forgets_flags(device: type[Device]) -> None:
     body.forward(case.points, case.along)
     body.configure(case.program, case.directions)
     assert body.flags() == 0
+
+
+def test_threads_that_went_to_sleep_wake() -> None:
+    case, device = Spec().case(), LocalDevice(3)
+    device.configure(case.program, case.directions)
+    device.load(case.weights)
+    first = device.forward(case.points, case.along).mantissas
+    for pause in (0.0, 0.1):  # far beyond what they look out for
+        time.sleep(pause)
+        assert np.array_equal(device.forward(case.points, case.along).mantissas, first)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -115,7 +115,6 @@ def test_npz_holds_what_its_page_says(name: str, solver: Solver, tmp_path: Path)
     assert callable(u)
     x = one.problem.test_points()
     assert relative_l2(u(x), predicted(one, x)) < 1e-4
-    names["w"].close()  # type: ignore[attr-defined]
     with np.load(tmp_path / "poisson2d.npz") as file:
         assert Settings.from_toml(str(file["settings"])) == one.settings
         trained_ = {key.removeprefix("trained."): file[key].shape for key in file.files if key.startswith("trained.")}

@@ -29,7 +29,7 @@ _SMALL = {"burgers1d": 5e-4}  # steps where the solution is steep
 _NODES = {"allencahn1d": (2 / 1024, 1 / 128)}  # steps from node to node of a table
 
 NAMES = problems.names()
-HARD = [name for name in NAMES if not problems.get(name)().conditions() or name == "heat100d-hard"]
+HARD = [name for name in NAMES if not problems.get(name)().conditions()]
 
 
 def derivatives(u: Callable[[Floats], Floats], x: Floats, steps: Floats, space: slice) -> Field:
@@ -118,6 +118,8 @@ def held(problem: Problem) -> list[Floats]:
     if isinstance(problem, TwoBody):
         return [sphere(rng, 50, problem.dimensions)]
     x = problem.interior(rng, 50)
+    if problem.name == "heat100d-hard":
+        return [problem.edge(rng, 50), x * (np.arange(problem.dimensions) < 100)]
     if problem.name in ("helmholtz2d", "poisson2d-waves"):
         return [problem.edge(rng, 50)]
     at_once, at_ends = x.copy(), x.copy()
@@ -255,7 +257,7 @@ def test_readings_have_the_noise_that_is_stated() -> None:
 
 @pytest.mark.parametrize(
     ("name", "part", "error"),
-    [("hjb20d", None, 5.5e-2), ("heat100d-hard", None, 0.99), ("heat100d", "linear", 1.65e-4)],
+    [("hjb20d", None, 5.5e-2), ("heat100d-hard", None, 2.7e-2), ("heat100d", "linear", 1.65e-4)],
 )
 def test_published_and_stated_floors(name: str, part: str | None, error: float) -> None:
     """Of the best function of a kind, or of a network that answers 0."""

@@ -157,6 +157,7 @@ class TestKills:
         assert kills >= 2
         assert json.loads((path / "result.json").read_text())["weights_sha256"] == solver.weights_sha256()
         assert without_seconds(Run.open(path)) == without_seconds(run)
+        assert Run.open(path).ranges() == run.ranges()
 
     def test_stopped_at_every_write(
         self,
@@ -192,6 +193,8 @@ class TestKills:
                 run, solver = resume(run.path)
         assert deaths >= STEPS / 2
         assert (solver.weights_sha256(), without_seconds(run)) == unbroken
+        evaluated = [] if settings.precision == "float32" else list(range(1, STEPS + 1))
+        assert list(run.ranges()) == list(Run.open(run.path).ranges()) == evaluated
 
     def test_a_kill_while_starting_leaves_no_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def interrupt(file: IO[bytes]) -> None:
@@ -263,7 +266,7 @@ class TestFullDisk:
 
         return fill
 
-    @pytest.mark.parametrize("name", ["config.toml", "environment.json", "metrics.csv", "checkpoint.npz"])
+    @pytest.mark.parametrize("name", ["config.toml", "environment.json", "metrics.csv", "ranges.csv", "checkpoint.npz"])
     def test_at_the_start(
         self, name: str, full: Callable[[str], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -82,6 +82,16 @@ def test_missing_programs_are_named_by_package(monkeypatch: pytest.MonkeyPatch) 
     assert toolchain.missing_packages() == ["gcc-arm-none-eabi", "qemu-system-arm", "libnewlib-arm-none-eabi"]
 
 
+def test_any_browser_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain.shutil, "which", lambda program: None if "chrom" in program else f"/bin/{program}")
+    assert toolchain.missing_packages() == ["chromium-headless-shell"]
+    with pytest.raises(ToolchainError, match="no Chromium is here: run `invoke setup`"):
+        toolchain.browser()
+    monkeypatch.setattr(toolchain.shutil, "which", lambda program: f"/bin/{program}" if program != "chromium" else None)
+    assert toolchain.missing_packages() == []
+    assert toolchain.browser() == Path("/bin/chromium-headless-shell")
+
+
 def test_without_apt_a_checkout_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain.shutil, "which", lambda program: None)
     with pytest.raises(ToolchainError, match=r"no apt-get here .* in PICOPINN_MICROPYTHON"):

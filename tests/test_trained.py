@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hard
@@ -14,7 +14,7 @@ import pytest
 from mpremote.transport_serial import SerialTransport
 
 from picopinn import Problem, boards, cli, flash, image
-from picopinn.export import Trained, board
+from picopinn.export import Trained, board, for_board
 from picopinn.link.emulator import EmulatedBoard
 from picopinn.network import Floats
 from picopinn.problems import get, names
@@ -170,6 +170,19 @@ def test_without_any_solver_the_command_is_named(prompt: Callable[..., subproces
 # ---- on the emulated board
 
 
+@pytest.fixture
+def bare(bare_image: Path) -> Iterator[EmulatedBoard]:
+    """A board with MicroPython and no file."""
+    with contextlib.closing(EmulatedBoard(bare_image)) as emulated:
+        yield emulated
+
+
+def put(port: str, one: Trained) -> None:
+    """The application and a solver onto a board, which then serves."""
+    kind = boards.load("rp2040")
+    flash.flash(kind, lambda: b"", cli._ask, lambda *_: None, port=port, solvers=for_board([one], kind))
+
+
 def ask(board: SerialTransport, program: str) -> str:
     return str(board.exec(program).decode().strip())
 
@@ -203,23 +216,18 @@ def assert_evaluates(port: str, one: Trained) -> None:
         )
 
 
-def test_a_board_computes_constraints_in_its_floats(bare_image: Path) -> None:
-    kind, one = boards.load("rp2040"), Trained(hard.solver(hard.Wave()))
+def test_a_board_computes_constraints_in_its_floats(bare: EmulatedBoard) -> None:
+    one = Trained(hard.solver(hard.Wave()))
     points = one.problem.interior(np.random.default_rng(0), 5)
-    with contextlib.closing(EmulatedBoard(bare_image)) as emulated:
-        flash.push(kind, {**image.application(kind.arch), "wave.ppn": board.write(one)}, emulated.port, lambda *_: None)
-        with flash.prompt_at(emulated.port) as prompt:
-            said = ask(prompt, f"import ppn; print(ppn.solver('wave').values({points.tolist()}))")
+    put(bare.port, one)
+    with flash.prompt_at(bare.port) as prompt:
+        said = ask(prompt, f"import ppn; print(ppn.solver('wave').values({points.tolist()}))")
     np.testing.assert_allclose(eval(said), one.solver.predict(points), rtol=1e-5, atol=1e-6)
 
 
-def test_a_board_without_room_says_how_much_it_takes(saved: Saved, bare_image: Path) -> None:
-    kind, (_, one) = boards.load("rp2040"), saved("large")
-    assert kind.filesystem
-    files = {**image.application(kind.arch), "poisson2d.ppn": board.write(one)}
-    with contextlib.closing(EmulatedBoard(bare_image)) as emulated:
-        flash.push(kind, files, emulated.port, lambda text, share: None)
-        with flash.prompt_at(emulated.port) as prompt:
-            prompt.exec("import ppn, gc; gc.collect(); kept = [bytearray(20000) for _ in range(9)]")
-            said = ask(prompt, "try: ppn.solver('poisson2d')\nexcept MemoryError as error: print(error)")
+def test_a_board_without_room_says_how_much_it_takes(saved: Saved, bare: EmulatedBoard) -> None:
+    put(bare.port, saved("large")[1])
+    with flash.prompt_at(bare.port) as prompt:
+        prompt.exec("import ppn, gc; gc.collect(); kept = [bytearray(20000) for _ in range(9)]")
+        said = ask(prompt, "try: ppn.solver('poisson2d')\nexcept MemoryError as error: print(error)")
     assert said.startswith("poisson2d takes 55580 bytes, ") and said.endswith("are free: reset the board")

@@ -29,10 +29,10 @@ static ppn_run packed(void) { return (ppn_run){pairs, b_exps, 1, 1, PPN_M0_PAIRS
 /* The kernels alone, as a matrix product without exponents would call them. */
 static inline void kernel(ppn_run left, ppn_run right, void (*product)(const ppn_m0_run *), int top) {
     static int32_t exps[SIDE];
-    ppn_m0_side side;
-    ppn_m0_make_ready(&left, &right, 0, SIDE, &side);
+    static ppn_m0_factor ready;
+    ppn_m0_make_ready(&left, &right, SIDE, 0, &ready);
     for (int k = 0; k < SIDE; k++, ppn_move(&right, SIDE)) {
-        ppn_m0_run run = {side.words, right.mantissas, right.wide ? 32 : 16, exps, SIDE, out, top};
+        ppn_m0_run run = {ready.side.words, right.mantissas, right.wide ? 32 : 16, exps, SIDE, out, top};
         product(&run);
     }
 }

@@ -33,14 +33,14 @@ int32_t ppn_device_bytes(const uint8_t *program, uint32_t n) {
     uint32_t stages = word(program), chains = word(program + 2);
     if (n != HEADER + stages * sizeof(ppn_stage) + chains * sizeof(ppn_chain)) return PPN_SHORT;
     uint32_t tables = padded(stages * sizeof(ppn_stage)) + padded(chains * sizeof(ppn_chain));
-    return (int32_t)(HEAD_BYTES + stages * sizeof(ppn_place) + tables);
+    return (int32_t)(HEAD_BYTES + 2 * stages * sizeof(ppn_place) + tables);
 }
 
-/* Places, stages and chains follow the ppn_device, each aligned to 4 bytes. */
+/* Places, those for batches without directions, stages and chains follow the ppn_device, each aligned to 4 bytes. */
 static void read_program(ppn_device *d, const uint8_t *program) {
     uint32_t stages = word(program), chains = word(program + 2);
     uint8_t *at = (uint8_t *)d + HEAD_BYTES;
-    ppn_stage *stage = (ppn_stage *)(void *)(at + stages * sizeof(ppn_place));
+    ppn_stage *stage = (ppn_stage *)(void *)(at + 2 * stages * sizeof(ppn_place));
     ppn_chain *chain = (ppn_chain *)(void *)((uint8_t *)stage + padded(stages * sizeof(ppn_stage)));
     const uint8_t *w = program + 6;
     memcpy(stage, program + HEADER, stages * sizeof(ppn_stage));
@@ -48,6 +48,7 @@ static void read_program(ppn_device *d, const uint8_t *program) {
     ppn_network net = {
         stage, chain, (ppn_place *)(void *)at, (uint16_t)stages, (uint16_t)chains, w[0], w[1], w[2], w[3], w[4], w[5]};
     d->net = net;
+    d->single = net.places + stages;
     d->directions = (uint16_t)word(program + 4);
     d->bits_inputs = w[6];
 }
@@ -66,11 +67,27 @@ static uint32_t numbers_bytes(const ppn_device *d) {
     return padded(streams * d->sizes.out_blocks * (64 + 2 + 33) + rows * d->sizes.in_blocks * 33);
 }
 
+/* The network as a batch with so many directions sees it: only tapes are other ones. */
+static ppn_network network_for(const ppn_device *d, uint32_t directions) {
+    ppn_network net = d->net;
+    if (!directions) net.places = d->single;
+    return net;
+}
+
+static int plan(ppn_device *d) {
+    ppn_sizes single;
+    ppn_network net = network_for(d, 0);
+    int status = ppn_plan(&d->net, d->directions, &d->sizes);
+    if (!status) status = ppn_plan(&net, 0, &single);
+    if (!status) d->single_tape = single.tape;
+    return status;
+}
+
 int ppn_device_open(ppn_device *d, const uint8_t *program, uint32_t n, ppn_device_sizes *sizes) {
     int32_t bytes = ppn_device_bytes(program, n);
     if (bytes < 0) return PPN_SHORT;
     read_program(d, program);
-    int status = ppn_plan(&d->net, d->directions, &d->sizes);
+    int status = plan(d);
     if (status) return status;
     const ppn_stage *first = d->net.stages, *last = first + d->net.stage_count - 1;
     d->inputs = first->expand ? first->rows : first->cols;
@@ -84,7 +101,7 @@ int ppn_device_open(ppn_device *d, const uint8_t *program, uint32_t n, ppn_devic
                             padded(s->parameter_blocks * 33) + s->accumulators * 4u,
                             s->gradients,
                             s->scratch,
-                            ppn_stamp_bytes(d) + s->tape,
+                            ppn_tape_bytes(d, d->directions),
                             numbers_bytes(d)};
     *sizes = out;
     return PPN_OK;
@@ -97,7 +114,12 @@ static uint32_t packed_bytes(uint32_t rows, uint32_t cols, uint32_t width, uint3
     return rows * cols * width + up(cols) * exp_width;
 }
 
-uint32_t ppn_stamp_bytes(const ppn_device *d) { return 4 + padded(ppn_packed_points(d, d->directions)); }
+uint32_t ppn_stamp_bytes(const ppn_device *d, uint32_t directions) {
+    return 4 + padded(ppn_packed_points(d, directions));
+}
+uint32_t ppn_tape_bytes(const ppn_device *d, uint32_t directions) {
+    return ppn_stamp_bytes(d, directions) + (directions ? d->sizes.tape : d->single_tape);
+}
 
 uint32_t ppn_packed_points(const ppn_device *d, uint32_t directions) {
     return point_rows(d, directions) * packed_bytes(4, d->inputs, 2, 1);
@@ -319,7 +341,8 @@ int ppn_device_forward(const ppn_device *d, const ppn_core *core, const uint8_t 
                        const ppn_packed *packed, uint8_t *tape, uint8_t *out) {
     numbers n = numbers_at(d, core->numbers);
     ppn_batch batch = one(d, rows, packed, tape, &n);
-    int flags = ppn_forward(&d->net, weights, core->scratch, &batch, n.out, n.out_exps);
+    ppn_network net = network_for(d, packed->directions);
+    int flags = ppn_forward(&net, weights, core->scratch, &batch, n.out, n.out_exps);
     if (out) pack_outputs(n.out, n.out_exps, streams_of(packed->directions), d->outputs, out);
     return flags;
 }
@@ -336,10 +359,10 @@ int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t
     numbers n = numbers_at(d, core->numbers);
     ppn_batch batch = one(d, rows, packed, tape, &n);
     ppn_counter counter = {seed, step, packed->number};
+    ppn_network net = network_for(d, packed->directions);
     unpack_rows(packed->cotangents, streams_of(packed->directions), d->outputs, d->net.bits_gradients, n.cotangents,
                 n.cotangent_exps);
-    return ppn_backward(&d->net, weights, core->gradients, core->scratch, &batch, n.cotangents, n.cotangent_exps,
-                        counter);
+    return ppn_backward(&net, weights, core->gradients, core->scratch, &batch, n.cotangents, n.cotangent_exps, counter);
 }
 
 void ppn_device_merge(const ppn_device *d, const ppn_core *core, const ppn_core *other) {

@@ -21,6 +21,8 @@
 typedef struct {
     ppn_network net;
     ppn_sizes sizes;
+    ppn_place *single;        /* places for batches without directions, whose tapes are smaller */
+    uint32_t single_tape;     /* ... bytes of one */
     uint16_t inputs, outputs; /* columns of x and u */
     uint16_t directions;      /* the most that a batch may have */
     uint8_t bits_inputs;
@@ -33,7 +35,7 @@ typedef struct {
     uint32_t rows;               /* the directions */
     uint32_t parameters;         /* parameters before ppn_device_load(), their gradients after ppn_device_gradients() */
     uint32_t gradients, scratch; /* as ppn_sizes */
-    uint32_t tape;               /* ppn_sizes.tape, behind a stamp of ppn_stamp_bytes() that tells whose it is */
+    uint32_t tape;               /* the most that a microbatch takes: ppn_tape_bytes() of all directions */
     uint32_t numbers;            /* one microbatch of points, outputs and cotangents, unpacked */
 } ppn_device_sizes;
 
@@ -58,8 +60,9 @@ typedef struct {
 
 ppn_packed_places ppn_device_places(const ppn_device *device);
 
-/* Bytes of a tape's stamp: a 32-bit number, and the packed points of a microbatch. */
-uint32_t ppn_stamp_bytes(const ppn_device *device);
+/* Bytes of a microbatch's tape, and of the stamp it begins with: a 32-bit number and the packed points. */
+uint32_t ppn_tape_bytes(const ppn_device *device, uint32_t directions);
+uint32_t ppn_stamp_bytes(const ppn_device *device, uint32_t directions);
 
 /* Bytes of one microbatch, packed, with so many directions. */
 uint32_t ppn_packed_points(const ppn_device *device, uint32_t directions);
@@ -84,7 +87,8 @@ typedef struct {
     uint16_t directions;
 } ppn_packed;
 
-/* Run a microbatch forward over |tape|; |out| takes its packed outputs, unless it is NULL. Returns flags. */
+/* Run a microbatch forward over |tape|, behind its stamp; |out| takes its packed outputs, unless it is NULL. Returns
+ * flags. */
 int ppn_device_forward(const ppn_device *device, const ppn_core *core, const uint8_t *weights, const uint8_t *rows,
                        const ppn_packed *batch, uint8_t *tape, uint8_t *out);
 

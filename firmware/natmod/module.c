@@ -154,7 +154,7 @@ static mp_obj_t device_open(mp_obj_t device, mp_obj_t program) {
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(device_open_obj, device_open);
 
-/* solver_open(solver, device, weights, rows, tapes, slots, keep, cores): |cores| is a list of (gradients, scratch,
+/* solver_open(solver, device, weights, rows, tapes, slots, cores): |cores| is a list of (gradients, scratch,
  * numbers). All are of the sizes that device_open() said, and stay alive as long as the solver. */
 static mp_obj_t solver_open(size_t n, const mp_obj_t *a) {
     ppn_solver *s = solver_of(a[0]);
@@ -165,8 +165,7 @@ static mp_obj_t solver_open(size_t n, const mp_obj_t *a) {
     s->rows = region(a[3], 0);
     s->tapes = region(a[4], 0);
     s->slots = number(a[5]);
-    s->keep = number(a[6]);
-    mp_obj_get_array(a[7], &cores, &core);
+    mp_obj_get_array(a[6], &cores, &core);
     s->cores = (uint32_t)cores;
     for (size_t k = 0; k < cores && k < PPN_CORES; k++) {
         mp_obj_get_array(core[k], &three, &items);
@@ -177,7 +176,7 @@ static mp_obj_t solver_open(size_t n, const mp_obj_t *a) {
     ppn_solver_open(s);
     return mp_const_none;
 }
-static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(solver_open_obj, 8, 8, solver_open);
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(solver_open_obj, 7, 7, solver_open);
 
 /* help(solver): compute along, on another core, until dismiss(solver). */
 static mp_obj_t help(mp_obj_t solver) {

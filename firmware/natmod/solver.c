@@ -7,6 +7,7 @@ enum { IDLE, WORK, LEAVE, GONE }; /* ppn_deal.state: the helper waits, computes,
 
 enum { FORWARD, BACKWARD, LOADING, CONTRACTING }; /* ppn_deal.job */
 enum { NOT_BEGUN, ADDING, SUMMED };               /* ppn_solver.begun */
+#define NO_TAPE UINT32_MAX                        /* ppn_deal.tape: the core's spare one */
 
 static uint32_t word(const uint8_t *at) {
     uint32_t x;
@@ -30,66 +31,68 @@ void ppn_solver_open(ppn_solver *s) {
 
 /* ---- tapes ----------------------------------------------------------------------------------------------------- */
 
-/* A slot begins with the stamp of its tape: its directions, a 32-bit number, and its packed points. */
-static uint8_t *slot_at(const ppn_solver *s, uint32_t slot) {
-    return s->tapes + slot * (ppn_stamp_bytes(s->device) + s->device->sizes.tape);
+/* A tape begins with a stamp: its directions, a 32-bit number, and its packed points. Tapes that keep a microbatch lie
+ * one behind the other, up to |kept|; the spare ones, one a core, at the end of all. */
+static uint32_t whole(const ppn_solver *s) { return ppn_tape_bytes(s->device, s->device->directions); }
+static uint32_t next_tape(const ppn_solver *s, uint32_t at) {
+    return at + ppn_tape_bytes(s->device, word(s->tapes + at));
 }
-
-static void stamp(const ppn_solver *s, uint32_t slot, uint32_t directions, const uint8_t *points) {
-    memcpy(slot_at(s, slot), &directions, 4);
-    memcpy(slot_at(s, slot) + 4, points, ppn_packed_points(s->device, directions));
-}
+static uint32_t spare_at(const ppn_solver *s, uint32_t core) { return (s->slots - s->cores + core) * whole(s); }
 
 static int same(const uint8_t *a, const uint8_t *b, uint32_t n) {
     while (n && *a == *b) a++, b++, n--;
     return n == 0;
 }
 
-/* The slot that holds a microbatch, or -1; |from|: where to look first. */
-static int find(const ppn_solver *s, uint32_t directions, const uint8_t *points, uint32_t from) {
+/* The tape from |at| to |end| that holds a microbatch, or NO_TAPE. */
+static uint32_t find_in(const ppn_solver *s, uint32_t at, uint32_t end, uint32_t directions, const uint8_t *points) {
     uint32_t bytes = ppn_packed_points(s->device, directions);
-    for (uint32_t k = 0; k < s->kept; k++) {
-        uint32_t slot = (from + k) % s->kept;
-        const uint8_t *at = slot_at(s, slot);
-        if (word(at) == directions && same(at + 4, points, bytes)) return (int)slot;
-    }
-    return -1;
+    for (; at < end; at = next_tape(s, at))
+        if (word(s->tapes + at) == directions && same(s->tapes + at + 4, points, bytes)) return at;
+    return NO_TAPE;
 }
 
-/* Where each microbatch of a batch has its tape; answers whether all have one. */
+/* Where each microbatch of a batch has its tape, mostly behind that of the one before; answers whether all have one. */
 static int find_all(ppn_solver *s, uint32_t count) {
     ppn_deal *deal = &s->deal;
-    uint32_t bytes = ppn_packed_points(s->device, deal->directions), next = 0;
+    uint32_t bytes = ppn_packed_points(s->device, deal->directions), from = 0;
     int all = 1;
     for (uint32_t k = 0; k < count; k++) {
-        int slot = find(s, deal->directions, deal->points + k * bytes, next);
-        deal->slot[k] = (int16_t)slot;
-        if (slot < 0) all = 0;
-        next = (uint32_t)(slot + 1);
+        const uint8_t *points = deal->points + k * bytes;
+        uint32_t at = find_in(s, from, s->kept, deal->directions, points);
+        if (at == NO_TAPE) at = find_in(s, 0, from, deal->directions, points);
+        deal->tape[k] = at;
+        if (at == NO_TAPE)
+            all = 0;
+        else
+            from = next_tape(s, at);
     }
     return all;
 }
 
-/* Before microbatches run on the spare tapes, one a core: what those held is forgotten. */
+/* Before microbatches run on the spare tapes: what those held is forgotten. */
 static void free_spare(ppn_solver *s) {
-    uint32_t spare = s->slots - s->cores;
-    if (s->kept > spare) s->kept = spare;
+    uint32_t at = 0;
+    while (at < s->kept && next_tape(s, at) <= spare_at(s, 0)) at = next_tape(s, at);
+    s->kept = at;
 }
 
-/* Slots for a forward: as long as there are any if |keep|, else the spare ones. */
-static void take_slots(ppn_solver *s, uint32_t count, int keep) {
+/* Tapes for a forward, as long as there is room if |keep|, else the spare ones. */
+static void take_tapes(ppn_solver *s, uint32_t count, int keep) {
     ppn_deal *deal = &s->deal;
-    uint32_t bytes = ppn_packed_points(s->device, deal->directions);
-    uint32_t most = keep ? s->keep : 0;
-    if (s->kept + count > most) { /* some run on the spare tapes */
+    uint32_t directions = deal->directions, bytes = ppn_packed_points(s->device, directions);
+    uint32_t size = ppn_tape_bytes(s->device, directions), end = s->slots * whole(s);
+    if (!keep || count > (end - s->kept) / size) { /* some run on the spare tapes */
         free_spare(s);
-        most = keep ? s->slots - s->cores : 0;
+        end = keep ? spare_at(s, 0) : 0;
     }
     for (uint32_t k = 0; k < count; k++) {
-        deal->slot[k] = -1;
-        if (s->kept >= most) continue;
-        deal->slot[k] = (int16_t)s->kept;
-        stamp(s, s->kept++, deal->directions, deal->points + k * bytes);
+        deal->tape[k] = NO_TAPE;
+        if (s->kept + size > end) continue;
+        deal->tape[k] = s->kept;
+        memcpy(s->tapes + s->kept, &directions, 4);
+        memcpy(s->tapes + s->kept + 4, deal->points + k * bytes, bytes);
+        s->kept += size;
     }
 }
 
@@ -112,13 +115,13 @@ static int run_part(const ppn_solver *s, uint32_t number, uint32_t first, uint32
     uint32_t cotangents = ppn_packed_cotangents(d, deal->directions);
     int flags = 0;
     for (uint32_t k = first; k < first + count; k++) {
-        uint32_t slot = deal->slot[k] < 0 ? s->slots - s->cores + number : (uint32_t)deal->slot[k];
-        uint8_t *tape = slot_at(s, slot) + ppn_stamp_bytes(d);
+        uint32_t at = deal->tape[k] == NO_TAPE ? spare_at(s, number) : deal->tape[k];
+        uint8_t *tape = s->tapes + at + ppn_stamp_bytes(d, deal->directions);
         ppn_packed one = {deal->points + k * points, deal->cotangents + k * cotangents, deal->number + k,
                           deal->directions};
         if (deal->job == FORWARD)
             flags |= ppn_device_forward(d, core, s->weights, s->rows, &one, tape, deal->out + k * outputs);
-        else if (deal->slot[k] < 0)
+        else if (deal->tape[k] == NO_TAPE)
             flags |= ppn_device_forward(d, core, s->weights, s->rows, &one, tape, NULL);
         if (deal->job == BACKWARD)
             flags |= ppn_device_backward(d, core, s->weights, s->rows, &one, tape, s->seed, s->step);
@@ -225,7 +228,7 @@ static int32_t do_forward(ppn_solver *s, const uint8_t *payload, uint32_t n, uin
     uint32_t outputs = ppn_packed_outputs(s->device, s->deal.directions) * (uint32_t)count;
     if (4 + outputs > room) return PPN_NO_ROOM;
     s->deal.out = out + 4;
-    take_slots(s, (uint32_t)count, word(payload + 4) != 0);
+    take_tapes(s, (uint32_t)count, word(payload + 4) != 0);
     flags_in(out, run(s, FORWARD, (uint32_t)count));
     return (int32_t)(4 + outputs);
 }

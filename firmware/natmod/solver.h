@@ -3,9 +3,9 @@
  * The caller opens a ppn_device (device.h), gives it memory in a ppn_solver and hands it the payloads of requests. A
  * batch is dealt to one core or, where another runs ppn_solver_help(), to two; the answers are the same.
  *
- * Tapes: a slot each (ppn_device_sizes.tape). A microbatch that was run forward with |keep| is found again by its
- * points and directions, so that its backward need not run forward once more. Other parameters or directions make all
- * forgotten, and so do gradients on their way out, since they lie where the tapes are.
+ * Tapes: those of batches without directions are smaller. A microbatch that was run forward with |keep| is found again
+ * by its points and directions, so that its backward need not run forward once more. Other parameters or directions
+ * make all forgotten, and so do gradients on their way out, since they lie where the tapes are.
  */
 #ifndef PPN_SOLVER_H
 #define PPN_SOLVER_H
@@ -39,16 +39,15 @@ typedef struct {
     uint8_t *out;
     uint32_t number; /* of the batch's first microbatch */
     uint16_t directions;
-    int16_t slot[PPN_MICROBATCHES]; /* tape that a microbatch has or gets; -1: the core's spare one */
+    uint32_t tape[PPN_MICROBATCHES]; /* where the tape lies that a microbatch has or gets */
 } ppn_deal;
 
 struct ppn_solver {
     const ppn_device *device;
     uint8_t *weights, *rows, *tapes; /* tapes: parameters and gradients pass through them, too, so of their size */
     ppn_core core[PPN_CORES];
-    uint32_t cores, slots; /* ...; tapes, at least one a core */
-    uint32_t keep;         /* tapes that may keep a microbatch: all, or those that are not spare */
-    uint32_t kept;         /* slots taken */
+    uint32_t cores, slots; /* ...; tapes of full size, at least one a core */
+    uint32_t kept;         /* bytes of the tapes that are taken */
     uint32_t seed, step;
     uint8_t loaded, begun;
     ppn_deal deal;

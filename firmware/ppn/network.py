@@ -59,8 +59,7 @@ class Network:
         if cores > 1 and not self._helped:
             self._start_helper()  # its stack stays, so it comes before the large pieces
         memory, slots = self._take(device, sizes, slots, cores)
-        keep = slots if slots >= wanted else slots - cores
-        self._native.solver_open(self._solver, *memory[:4], slots, keep, memory[4])
+        self._native.solver_open(self._solver, *memory[:4], slots, memory[4])
         self._memory = memory
         gc.collect()
         used = messages.used(sizes, slots, cores)

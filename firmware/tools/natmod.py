@@ -20,10 +20,12 @@ ROOT = Path(__file__).parents[2]
 PREBUILT = ROOT / "firmware/prebuilt"
 SOURCES = ("firmware/natmod", "kernels_c/src")
 FLAGS = (
-    "-std=c11 -Os -Wall -Wextra -Werror -Wno-unused-parameter -DNDEBUG -DNO_QSTR -DMICROPY_ENABLE_DYNRUNTIME -fpic"
+    "-std=c11 -Wall -Wextra -Werror -Wno-unused-parameter -DNDEBUG -DNO_QSTR -DMICROPY_ENABLE_DYNRUNTIME -fpic"
     " -fno-common -fno-stack-protector -U_FORTIFY_SOURCE -ffunction-sections -fdata-sections -fno-jump-tables"
     " -fno-tree-loop-distribute-patterns"
 )
+SMALL, FAST = "-Os", "-O2"
+HOT = {"backward.c", "chain.c", "cortexm0.c", "frame.c"}  # where speed is worth memory
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ def _compile(arch: str, root: Path, place: Path) -> list[Path]:
     objects = []
     for number, source in enumerate(source for folder in SOURCES for source in sorted((root / folder).glob("*.c"))):
         objects.append(place / f"{number}.o")
-        _run(f"{target.cross}gcc", *options, "-c", source, "-o", objects[-1])
+        level = FAST if source.name in HOT else SMALL
+        _run(f"{target.cross}gcc", level, *options, "-c", source, "-o", objects[-1])
     return objects
 
 

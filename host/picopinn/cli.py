@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,15 +24,19 @@ from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization, Squared
-from .network import DEFAULT_PRECISION, Activation, Contraction, Program
+from .network import DEFAULT_PRECISION, Activation, Contraction
+from .output import AsJson, show, show_json
 from .problems import get, names
+from .report import command as report
+from .report.server import watching
 from .reproduce import command as reproduce
-from .runs import Run
+from .runs import Row, Run
 from .settings import FLOAT, Settings, parse_tt
 from .solver import Solver
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(pretty_exceptions_enable=False)
 pinta.add_to(app)
+report.add_to(app)
 reproduce.add_to(app)
 
 
@@ -42,7 +47,14 @@ def _option(text: str, panel: str, *, flag: str | None = None, show_default: boo
 
 _METHOD, _NETWORK, _TRAINING, _RUN = "Method", "Network", "Training", "Run"
 
-ProblemName = Annotated[str, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")]
+
+def _known(incomplete: str) -> list[str]:
+    """Names of problems, for a shell that completes them."""
+    return [name for name in names() if name.startswith(incomplete)]
+
+
+_problem = typer.Argument(help="Name of a problem; `picopinn problems` lists them.", autocompletion=_known)
+ProblemName = Annotated[str, _problem]
 Option = Annotated[list[str] | None, _option("Option of the problem, as NAME=NUMBER.", _METHOD, flag="--set")]
 EstimatorKind = Annotated[Kind, _option("How derivatives are estimated.", _METHOD)]
 Sigma = Annotated[float, _option("Size of finite steps.", _METHOD)]
@@ -72,6 +84,9 @@ RunPath = Annotated[Path | None, _option("Directory to write.", _RUN, show_defau
 Resume = Annotated[Path | None, _option("Continue the run in this directory.", _RUN)]
 Quiet = Annotated[bool, _option("Print errors and warnings only.", _RUN, flag="--quiet")]
 
+Watching = Annotated[bool, _option("Serve a live page of the run, on this computer only.", _RUN, flag="--watch")]
+Port = Annotated[int | None, _option("Of that page.", _RUN, show_default="a free one")]
+
 
 @app.callback(invoke_without_command=True)
 def _start(
@@ -91,7 +106,7 @@ def _start(
 @app.command("train")
 def _train(
     ctx: typer.Context,
-    problem: Annotated[str | None, typer.Argument(help="Name of a problem; `picopinn problems` lists them.")] = None,
+    problem: Annotated[str | None, _problem] = None,
     options: Option = None,
     estimator: EstimatorKind = Settings.estimator,
     sigma: Sigma = Estimator.sigma,
@@ -117,9 +132,13 @@ def _train(
     run: RunPath = None,
     resume: Resume = None,
     quiet: Quiet = False,
+    watch: Watching = False,
+    port: Port = None,
 ) -> None:
     """Train a solver: a run directory with weights, metrics and a picture."""
     count = _cores() if threads is None else threads
+    if port is not None and not watch:
+        raise UsageError("--port is where --watch serves its page: add --watch, or leave out --port")
     if resume is not None:
         current = _resumable(ctx, resume)
         settings = current.settings
@@ -134,7 +153,7 @@ def _train(
     else:
         solver.restore(current.checkpoint.state)
     meter = Meter(board, solver.step_number) if isinstance(board, RemoteDevice) else None
-    _follow(current, solver, Console(quiet=quiet), quiet, meter)
+    _follow(current, solver, Console(quiet=quiet), quiet, meter, (port or 0) if watch else None)
 
 
 @app.command("flash")
@@ -144,14 +163,15 @@ def _flash(
     port: Annotated[str | None, typer.Option(help="Serial port of a board with MicroPython.")] = None,
     micropython: Annotated[Path | None, typer.Option(help="UF2 file of MicroPython.", show_default="built")] = None,
     solver: Annotated[list[Path] | None, typer.Option(help="Finished run to put on it, too; may be repeated.")] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Put picopinn on a board."""
     kind = boards.load(board)
     solvers = export.for_board([export.Trained.of(Run.open(run)) for run in solver or []], kind)
     if volume and port:
         raise UsageError("a board is at a volume or at a port: give one of --volume and --port")
-    with train.progress(Console()) as show:
-        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, show, volume, port, solvers)
+    with train.progress(Console(quiet=quiet)) as tell:
+        flash.flash(kind, lambda: image.micropython_of(kind, micropython), _ask, tell, volume, port, solvers)
 
 
 def _ask(port: str) -> dict[str, Any]:
@@ -163,60 +183,67 @@ def _ask(port: str) -> dict[str, Any]:
 
 
 @app.command("devices")
-def _devices() -> None:
+def _devices(json: AsJson = False) -> None:
     """List the devices that there are."""
     from .device.survey import survey  # looks at toolchains and USB
 
+    if json:
+        show_json([asdict(found) for found in survey()])
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("address", "device", "note"):
         table.add_column(heading)
     for found in survey():
         table.add_row(*map(escape, (found.address, found.title, found.note)))
-    _show(table)
+    show(table)
 
 
 @app.command("latency")
 def _latency(
     device: Annotated[str, typer.Option(help=f"One of {FORMS}, but local.")] = "serial:auto",
     count: Annotated[int, typer.Option(help="Round trips.", min=1)] = 200,
+    json: AsJson = False,
 ) -> None:
     """Measure the link to a device."""
     from .link.latency import measure
 
     session = open_session(device)
     found = measure(session, count)
+    session.close()
+    if json:
+        show_json({"device": device, **asdict(found)})
+        return
     print(f"round trip     min {found.minimum_ms:.2f}  median {found.median_ms:.2f}", end="  ")
     print(f"p99 {found.p99_ms:.2f}  max {found.maximum_ms:.2f} ms")
     print(f"throughput     {found.bytes_per_second / 1e3:.0f} kB/s out and back at once")
-    session.close()
 
 
 @app.command("evaluate")
-def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")]) -> None:
+def _evaluate(run: Annotated[Path, typer.Argument(help="A run directory.")], json: AsJson = False) -> None:
     """Measure the error of a run's last checkpoint."""
     current = Run.open(run)
     solver = current.settings.solver(_cores())
     solver.restore(current.checkpoint.state)
-    print(f"{_title(current.settings)}, step {solver.step_number} of {solver.steps}")
+    if json:
+        show_json(
+            {
+                "run": run,
+                "settings": asdict(current.settings),
+                "step": solver.step_number,
+                "steps": solver.steps,
+                "relative_l2": solver.evaluate(),
+                "unknowns": solver.unknowns,
+                "trivial_floor": solver.problem.trivial_floor(),
+                "weights_sha256": solver.weights_sha256(),
+            }
+        )
+        return
+    print(f"{describe.title(current.settings)}, step {solver.step_number} of {solver.steps}")
     print(f"relative L2    {solver.evaluate():.4e}")
     for line in _unknowns(solver):
         print(line)
     print(f"floors         {_floors(solver.problem.trivial_floor())}")
     print(f"weights sha256 {solver.weights_sha256()}")
-
-
-@app.command("report")
-def _report(runs: Annotated[list[Path], typer.Argument(help="Run directories.")]) -> None:
-    """Compare runs in a table."""
-    table = Table(box=None, pad_edge=False)
-    for heading in ("run", "problem", "precision", "estimator"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("parameters", "steps", "relative L2", "floor", "seconds"):
-        table.add_column(heading, no_wrap=True, justify="right")
-    table.add_column("sha256", no_wrap=True)
-    for path in runs:
-        table.add_row(*_report_cells(Run.open(path)))
-    _show(table)
 
 
 @app.command("export")
@@ -234,15 +261,19 @@ def _export(
 
 
 @app.command("problems")
-def _problems() -> None:
+def _problems(json: AsJson = False) -> None:
     """List the problems."""
+    kinds = [get(name) for name in names()]
+    if json:
+        told = ("name", "dimensions", "time", "description", "options", "unknowns")
+        show_json([{key: getattr(kind, key) for key in told} for kind in kinds])
+        return
     table = Table(box=None, pad_edge=False)
     for heading in ("problem", "dimensions", "description"):
         table.add_column(heading)
-    for name in names():
-        problem = get(name)
-        table.add_row(name, str(problem.dimensions), problem.description)
-    _show(table)
+    for kind in kinds:
+        table.add_row(kind.name, str(kind.dimensions), kind.description)
+    show(table)
 
 
 @app.command("describe")
@@ -262,14 +293,19 @@ def _describe(
     dense: Dense = False,
     activation: ActivationName = Settings.activation,
     contraction: ContractionName = Settings.contraction,
+    json: AsJson = False,
 ) -> None:
     """Tell what a network costs, layer by layer, and what it needs on a device."""
     settings = _settings(ctx)
     integers = precision != FLOAT
-    program, directions = _program(settings)
-    _show(describe.table(describe.layers(settings.network(), program), integers))
+    program, directions = describe.program(settings)
+    costs = describe.layers(settings.network(), program)
+    if json:
+        show_json({"settings": asdict(settings), **describe.figures(costs, program, directions, integers)})
+        return
+    show(describe.table(costs, integers))
     if integers:
-        _show(describe.device_table(program, directions))
+        show(describe.device_table(program, directions))
 
 
 @app.command("fit")
@@ -292,17 +328,16 @@ def _fit(
     contraction: ContractionName = Settings.contraction,
     batch: Batch = Settings.batch,
     cores: Cores = None,
+    json: AsJson = False,
 ) -> None:
     """Tell what training takes on a board, before it is flashed."""
-    kind, settings = boards.load(board), _settings(ctx)
-    if precision == FLOAT:
-        raise UsageError(f"a board computes in integers, not in {FLOAT}: choose widths such as {DEFAULT_PRECISION}")
-    program, count = _program(settings)
-    inside, outside = settings.microbatches()
-    memory = fit.memory(program, count, kind, inside + outside, cores or kind.cores)
-    passes = [(inside, count), (outside, 0)] if outside else [(inside, count)]
-    step = fit.cycles(program, passes, kind, memory)
-    _show(fit.table(memory, step, kind))
+    kind = boards.load(board)
+    memory, step = fit.training(_settings(ctx), kind, cores)
+    if json:
+        told = {**asdict(step), "seconds": step.busy / kind.clock_hz} if step else None
+        show_json({"board": board, "memory": asdict(memory), "step": told})
+        return
+    show(fit.table(memory, step, kind))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -374,27 +409,33 @@ def _option_given(text: str) -> tuple[str, float]:
         raise UsageError(f"--set {text} is not understood: write NAME=NUMBER, such as --set frequency=4") from error
 
 
-def _program(settings: Settings) -> tuple[Program, int]:
-    """What a device would be configured with, and for how many directions; floats as if they were integers."""
-    return settings.network().program(settings.widths(), settings.stein().mode), settings.streamed()
-
-
 def _resumable(ctx: typer.Context, path: Path) -> Run:
-    if conflicts := _given(ctx) - {"resume", "threads", "device", "cores", "quiet"}:
+    if conflicts := _given(ctx) - {"resume", "threads", "device", "cores", "quiet", "watch", "port"}:
         named = _flags(conflicts - {"problem"}) or "PROBLEM"
         raise UsageError(f"--resume continues a run with its own settings: leave out {named}, or start a new run")
     return Run.open(path)
 
 
-def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None) -> None:
-    """Train to the end in front of a person."""
+def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None, port: int | None) -> None:
+    """Train to the end in front of a person, with a live page if there is a ``port`` (0: any)."""
     network = solver.network
     smaller = f"{network.dense_parameters / network.parameters:.1f}x fewer than dense"
     say = partial(console.print, highlight=False, soft_wrap=True)
-    say(f"{_title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
+    say(f"{describe.title(run.settings)}, {network.parameters:,} parameters ({smaller}), {run.path}")
     if meter is not None:
         say(meter.memory())
-    with train.reporting(console, solver.steps, solver.step_number, quiet, meter) as show:
+    with ExitStack() as stack:
+        shows: list[Callable[[Row], None]] = []
+        if port is not None:
+            watch = stack.enter_context(watching(run, solver, port))
+            say(f"watch it at {watch.address}")
+            shows.append(watch.show)
+        shows.append(stack.enter_context(train.reporting(console, solver.steps, solver.step_number, quiet, meter)))
+
+        def show(row: Row) -> None:
+            for each in shows:
+                each(row)
+
         processor_ms = train.train(run, solver, show)
     result = train.finish(run, solver, processor_ms)
     for warning in solver.engine.warnings():
@@ -414,41 +455,8 @@ def _unknowns(solver: Solver) -> list[str]:
     ]
 
 
-def _title(settings: Settings) -> str:
-    return f"{settings.problem}, {settings.precision}, {_estimator(settings)}"
-
-
-def _estimator(settings: Settings) -> str:
-    steps = "" if settings.sigma is None else f" sigma {settings.sigma:g} {settings.quantization}"
-    return f"{settings.estimator} K={settings.directions}{steps}"
-
-
 def _floors(floors: dict[str, float]) -> str:
     return ", ".join(f"best {name} {error:.2e}" for name, error in floors.items())
-
-
-def _report_cells(run: Run) -> list[str]:
-    settings, result = run.settings, run.result()
-    cells = [str(run.path), settings.problem, settings.precision, _estimator(settings)]
-    if result is None:
-        return [*cells, "", f"{run.checkpoint.step} of {settings.steps}"]
-    return [
-        *cells,
-        f"{result['parameters']:,}",
-        f"{result['steps']}",
-        f"{result['relative_l2']:.2e}",
-        f"{min(result['trivial_floor'].values()):.2e}",
-        f"{result['seconds']:.1f}",
-        result["weights_sha256"][:12],
-    ]
-
-
-def _show(table: Table) -> None:
-    """Print a table; outside a terminal as wide as it needs."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)
-    console.print(table)
 
 
 def _cores() -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.table import Table
 
@@ -44,6 +45,22 @@ class Layer:
         )
 
 
+def title(settings: Settings) -> str:
+    """Problem, widths and estimator in a few words."""
+    return f"{settings.problem}, {settings.precision}, {estimator(settings)}"
+
+
+def estimator(settings: Settings) -> str:
+    """The estimator in a few words."""
+    steps = "" if settings.sigma is None else f" sigma {settings.sigma:g} {settings.quantization}"
+    return f"{settings.estimator} K={settings.directions}{steps}"
+
+
+def program(settings: Settings) -> tuple[Program, int]:
+    """What a device would be configured with, and for how many directions; floats as if they were integers."""
+    return settings.network().program(settings.widths(), settings.stein().mode), settings.streamed()
+
+
 def layers(network: Network, program: Program) -> list[Layer]:
     """The costs of every layer, first to last."""
     return [_layer(network, program, index) for index in range(len(network.sizes) - 1)]
@@ -67,10 +84,20 @@ def table(costs: Sequence[Layer], integers: bool) -> Table:
 
 def parameter_bytes(settings: Settings) -> int:
     """Bytes of a run's parameters: four each as floats, or as they travel in SMX."""
-    network, precision = settings.network(), settings.widths()
+    network = settings.network()
     if settings.precision == FLOAT:
         return 4 * network.parameters
-    return sum(layer.nbytes for layer in layers(network, network.program(precision, settings.stein().mode)))
+    return sum(layer.nbytes for layer in layers(network, program(settings)[0]))
+
+
+def figures(costs: Sequence[Layer], program: Program, directions: int, integers: bool) -> dict[str, Any]:
+    """What both tables tell, for a machine; without ``integers`` bytes are None."""
+    layers = [{**asdict(cost), "compression": cost.compression} for cost in costs]
+    if not integers:
+        return {"layers": [layer | {"nbytes": None} for layer in layers], "device_bytes": None}
+    from .kernels import device_bytes  # only a device's memory needs the compiled kernels
+
+    return {"layers": layers, "device_bytes": device_bytes(program, directions)}
 
 
 def device_table(program: Program, directions: int) -> Table:
@@ -80,8 +107,7 @@ def device_table(program: Program, directions: int) -> Table:
     result = Table()
     result.add_column("on a device, four points")
     result.add_column("peak bytes", justify="right")
-    sizes = device_bytes(program, directions)
-    for part, size in sizes.items():
+    for part, size in device_bytes(program, directions).items():
         if part == "total":
             result.add_section()
         result.add_row(part, f"{size:,}")

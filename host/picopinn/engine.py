@@ -23,6 +23,25 @@ class Pass:
     cotangents: Floats
 
 
+@dataclass(frozen=True)
+class Range:
+    """How the numbers of a tensor lie in their widths, after a step.
+
+    Attributes:
+        tensor: its name.
+        weights: smallest and largest exponent of the blocks that the step computed with; None if all are zero.
+        gradients: the same of the step's gradients.
+        accumulator: exponent in which the tensor's stage will sum the next gradients.
+        saturations: tries of steps so far whose sums there grew too large, so that the step was repeated.
+    """
+
+    tensor: str
+    weights: tuple[int, int] | None
+    gradients: tuple[int, int] | None
+    accumulator: int
+    saturations: int
+
+
 class Engine(Protocol):
     """A network of one output. Arrays are float64; points and directions are ones that ``snap...`` returned."""
 
@@ -49,6 +68,9 @@ class Engine(Protocol):
 
     def evaluator(self) -> Engine:
         """The engine for using the trained solver; it needs a ``load``."""
+
+    def ranges(self) -> list[Range]:
+        """How each tensor's numbers lie after a step; none where numbers have no widths."""
 
     def warnings(self) -> list[str]:
         """What a person should know about the numbers so far, a sentence each."""

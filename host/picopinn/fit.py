@@ -16,13 +16,15 @@ import numpy as np
 from ppn import messages
 from rich.table import Table
 
+from . import describe
 from .boards import Board
 from .device.base import Rows, Scaling
 from .device.packing import program_bytes
 from .device.remote import RemoteDevice
 from .errors import UsageError
 from .link.session import Request, Session
-from .network import Chain, Program
+from .network import DEFAULT_PRECISION, Chain, Program
+from .settings import FLOAT, Settings
 from .smx import BLOCK, blocks_of
 
 
@@ -61,6 +63,21 @@ def memory(program: Program, directions: int, board: Board, microbatches: int, c
         free = f"{used:,} bytes needed, {board.heap_bytes:,} are free"
         raise UsageError(f"does not fit a {board.title}: {free}: choose a smaller --hidden, --rank or --directions")
     return Memory(dict(zip(messages.REGIONS, sizes, strict=True)), used, board.heap_bytes, tapes, cores)
+
+
+def training(settings: Settings, board: Board, cores: int | None = None) -> tuple[Memory, Cycles | None]:
+    """What a board gives to training with these settings, and what a step takes; on all its cores by default.
+
+    Raises:
+        UsageError: as :func:`memory`, or the settings are of floats.
+    """
+    if settings.precision == FLOAT:
+        raise UsageError(f"a board computes in integers, not in {FLOAT}: choose widths such as {DEFAULT_PRECISION}")
+    program, count = describe.program(settings)
+    inside, outside = settings.microbatches()
+    found = memory(program, count, board, inside + outside, cores or board.cores)
+    passes = [(inside, count), (outside, 0)] if outside else [(inside, count)]
+    return found, cycles(program, passes, board, found)
 
 
 @dataclass(frozen=True)
@@ -297,12 +314,16 @@ def kernel_cycles(program: Program, passes: list[tuple[int, int]], board: Board)
     Raises:
         UsageError: nobody has measured the board.
     """
+    from .kernels import board_sizes
+
     if board.cycles is None:
         raise UsageError(f"nobody has measured the cycles of a {board.title} yet: choose rp2040")
     kinds = (messages.FORWARD, messages.BACKWARD)
     told = [Message(kind, 0, 0, *batch) for kind in kinds for batch in passes]
     tapes = sum(count for count, _ in passes)
-    return _kernel_cycles(program, told, board.cycles, Memory({}, 0, 0, tapes, board.cores))
+    sizes = board_sizes(program_bytes(program, max(directions for _, directions in passes)))
+    regions = dict(zip(messages.REGIONS, sizes, strict=True))
+    return _kernel_cycles(program, told, board.cycles, Memory(regions, 0, 0, tapes, board.cores))
 
 
 def link_work(message: Message) -> Counter[str]:
@@ -316,23 +337,68 @@ def _cost(costs: dict[str, int], work: Counter[str]) -> float:
 
 def _kernel_cycles(program: Program, told: list[Message], costs: dict[str, dict[str, int]], memory: Memory) -> float:
     total = 0.0
-    microbatches = sum(message.microbatches for message in told if message.kind == messages.FORWARD)
-    taped = memory.tapes if memory.tapes >= microbatches else memory.tapes - memory.cores
+    again = iter(_forwards_again(told, _tapes(program, memory)))
     for message in told:
-        share = -(-message.microbatches // memory.cores)
+        share = -(-message.microbatches // memory.cores)  # of the first core, which has the most
         if message.kind == messages.FORWARD:
             total += share * _cost(costs["forward"], forward_work(program, message.directions))
         elif message.kind == messages.BACKWARD:
+            repeated = next(again)
+            most = max(sum(repeated[:share]), sum(repeated[share:]))
             total += share * _cost(costs["backward"], backward_work(program, message.directions))
-            again = -(-max(0, message.microbatches - taped) // memory.cores)
-            total += again * _cost(costs["forward"], forward_work(program, message.directions))
-            taped = max(0, taped - message.microbatches)
+            total += most * _cost(costs["forward"], forward_work(program, message.directions))
     for part, work in (("load", load_work), ("gradients", gradients_work)):
         shares = [0.0] * memory.cores
         for number in range(len(program.stages)):
             shares[number % memory.cores] += _cost(costs[part], work(program, number))
         total += max(shares)
     return total
+
+
+@dataclass(frozen=True)
+class _Tapes:
+    """Bytes of a tape with directions and without, of all tapes, and of all but the spare ones."""
+
+    full: int
+    single: int
+    end: int
+    spare: int
+
+
+def _tapes(program: Program, memory: Memory) -> _Tapes:
+    from .kernels import board_sizes
+
+    full = memory.regions["tape"]
+    single = board_sizes(program_bytes(program, 0))[messages.REGIONS.index("tape")]
+    return _Tapes(full, single, full * memory.tapes, full * (memory.tapes - memory.cores))
+
+
+def _forwards_again(told: list[Message], tapes: _Tapes) -> list[list[bool]]:
+    """Of each BACKWARD, the microbatches that have no tape; as firmware/natmod/solver.c gives them."""
+    lies: list[list[int | None]] = []  # where the tape of each microbatch ends, by batch
+    at = 0
+
+    def free_spare() -> int:
+        for batch in lies:
+            batch[:] = [end if end is not None and end <= tapes.spare else None for end in batch]
+        return max((end for batch in lies for end in batch if end is not None), default=0)
+
+    for message in (each for each in told if each.kind == messages.FORWARD):
+        size, end = tapes.full if message.directions else tapes.single, tapes.end
+        if message.microbatches * size > end - at:
+            at, end = free_spare(), tapes.spare
+        batch: list[int | None] = []
+        for _ in range(message.microbatches):
+            fits = at + size <= end
+            at += size if fits else 0
+            batch.append(at if fits else None)
+        lies.append(batch)
+    again = []
+    for batch in lies:
+        if None in batch:
+            free_spare()
+        again.append([end is None for end in batch])
+    return again
 
 
 def table(memory: Memory, step: Cycles | None, board: Board) -> Table:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from .engine import Pass
+from .engine import Pass, Range
 from .network import Activation, Floats, Mode, Network, Precision
 
 Array = NDArray[Any]  # floats of the engine's dtype
@@ -271,6 +271,9 @@ class FloatEngine:
 
     def evaluator(self) -> FloatEngine:
         return self
+
+    def ranges(self) -> list[Range]:
+        return []
 
     def warnings(self) -> list[str]:
         return []

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from .device.base import OVERFLOW, STEP, Device, Gradients, Rows, Scaling
 from .device.local import LocalDevice
-from .engine import Pass
+from .engine import Pass, Range
 from .errors import PicopinnError
 from .kernels import Pattern, first_column
 from .network import Floats, Mode, Network, Precision, Program
-from .smx import BLOCK, blocks_of, to_blocks
+from .smx import BLOCK, ZERO_EXPONENT, blocks_of, to_blocks
 
 LANES = BLOCK * BLOCK
 HEADROOM = 3  # bits a gradient term may grow by before a step is repeated (spec 7)
@@ -95,11 +95,14 @@ class IntegerEngine:
         self.program = network.program(precision, mode)
         self._precision = self.program.precision
         self._layout = Layout(self.program)
+        self._panels = max(stage.panels for stage in self.program.stages)
         self._device: Device = device or LocalDevice(threads)
         self._directions = -1  # configured for so many; -1: not yet
         self._weights: Rows | None = None
         self._encoded: dict[int, tuple[Any, Rows]] = {}  # by id of the array, which is kept alive beside it
         self._exponents: NDArray[np.int16] | None = None  # of the accumulators, once a step has been scaled
+        self._saturations = np.zeros(sum(1 + s.closes for s in self.program.stages), np.int64)  # an accumulator
+        self._gradients: Rows | None = None  # of the last step
         self._stepped_too_far = False
         self._trains = True  # a backward follows each forward
 
@@ -186,13 +189,16 @@ class IntegerEngine:
         limit = self._limit(jobs)
         calibrated = self._exponents is not None
         if self._exponents is None:
-            self._exponents = np.full(sum(1 + s.closes for s in self.program.stages), START, np.int16)
+            self._exponents = np.full(self._saturations.shape, START, np.int16)
         for _ in range(REPEATS):
             gradients = self._attempt(jobs, Scaling(self._exponents, limit), step)
             saturated = gradients.peaks > (1 << limit)
             self._exponents = _rescaled(self._exponents, gradients.peaks, limit)
-            if not saturated.any():
+            if saturated.any():
+                self._saturations = self._saturations + (saturated & calibrated)
+            else:
                 if calibrated:
+                    self._gradients = gradients.values
                     return self._layout.decode(gradients)
                 calibrated = True  # the first step runs once more, now at its own scale
         raise PicopinnError(f"gradients keep growing at step {step + 1}: try a smaller learning rate")
@@ -209,8 +215,7 @@ class IntegerEngine:
 
     def _limit(self, jobs: list[tuple[Rows, Rows | None, Rows]]) -> int:
         """The largest t with terms * 2^t < 2^31 for every accumulator (spec 7)."""
-        panels = max(s.panels for s in self.program.stages)
-        terms = panels * sum(c.exponents.shape[0] * c.exponents.shape[1] for _, _, c in jobs)
+        terms = self._panels * sum(c.exponents.shape[0] * c.exponents.shape[1] for _, _, c in jobs)
         return 30 - int(terms - 1).bit_length()
 
     def _check_flags(self) -> None:
@@ -222,21 +227,43 @@ class IntegerEngine:
     # ---- the rest
 
     def state(self) -> dict[str, NDArray[Any]]:
-        return {} if self._exponents is None else {"exponents": self._exponents}
+        if self._exponents is None:
+            return {}
+        return {"exponents": self._exponents, "saturations": self._saturations}
 
     def restore(self, state: dict[str, NDArray[Any]]) -> None:
         exponents = state.get("exponents")
         self._exponents = None if exponents is None else exponents.astype(np.int16)
+        self._saturations = state.get("saturations", np.zeros_like(self._saturations))
 
     def evaluator(self) -> IntegerEngine:
         engine = IntegerEngine(self._network, self._precision.evaluation(), "jet", threads=self._threads)
         engine._trains = False
         return engine
 
+    def ranges(self) -> list[Range]:
+        if self._exponents is None or self._weights is None or self._gradients is None:
+            return []  # no step was taken yet
+        first = np.cumsum([0, *(1 + stage.closes for stage in self.program.stages)])
+        ends = np.cumsum([tensor.blocks for tensor in self.program.tensors])[:-1]
+        both = (np.split(rows.exponents, ends) for rows in (self._weights, self._gradients))
+        found = []
+        for tensor, weights, gradients in zip(self.program.tensors, *both, strict=True):
+            at = first[tensor.stage] + tensor.bias
+            spans = _span(weights), _span(gradients)
+            found.append(Range(tensor.name, *spans, int(self._exponents[at]), int(self._saturations[at])))
+        return found
+
     def warnings(self) -> list[str]:
         if not self._stepped_too_far:
             return []
         return ["finite steps were limited to |d| < 8 inside the network: choose a smaller --sigma"]
+
+
+def _span(exponents: NDArray[np.int8]) -> tuple[int, int] | None:
+    """The smallest and the largest, zero blocks left out."""
+    known = exponents[exponents != ZERO_EXPONENT]
+    return (int(known.min()), int(known.max())) if known.size else None
 
 
 def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:

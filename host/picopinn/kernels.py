@@ -36,6 +36,7 @@ __all__ = [
     "ffi",
     "first_column",
     "kernels",
+    "lib",
     "matmul",
     "pointer",
     "variants",
@@ -71,9 +72,7 @@ def kernels(variant: str | None = None) -> Any:
     return lib.ppn_variant_kernels(VARIANTS.index(name))
 
 
-def pointer(kind: str, array: NDArray[Any]) -> Any:
-    """A C pointer to a contiguous array, which the caller keeps alive."""
-    return ffi.from_buffer(kind, array)
+pointer = ffi.from_buffer  # (kind, array): a C pointer to a contiguous array, which it keeps alive
 
 
 @dataclass(frozen=True, eq=False)
@@ -277,7 +276,7 @@ def _refuse(status: int) -> None:
 
 def device_bytes(program: Program, directions: int) -> dict[str, int]:
     """Bytes a device needs for one microbatch of four points, region by region, and in ``total``."""
-    sizes = Plan(program, directions).sizes
+    sizes = Plan(program, directions, "portable").sizes
     regions = {name: int(getattr(sizes, name)) for name in ("weights", "gradients", "tape", "scratch")}
     return {**regions, "total": sum(regions.values())}
 

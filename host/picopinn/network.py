@@ -246,7 +246,7 @@ class Network:
     def sizes(self) -> tuple[int, ...]:
         return (self.inputs, *[self.hidden] * self.layers, self.outputs)
 
-    @property
+    @cached_property
     def parameters(self) -> int:
         return sum(t.size for t in self.program(Precision(), "jet").tensors)
 

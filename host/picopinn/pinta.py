@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -26,6 +25,7 @@ from . import boards, fit, workload
 from .errors import UsageError
 from .estimators import Estimator, Kind
 from .network import DEFAULT_PRECISION, Activation, Network, Precision
+from .output import AsJson, show, show_json
 from .problems import REGISTRY
 from .smx import blocks_of
 
@@ -143,7 +143,7 @@ def _workload(
     batch: Annotated[
         int | None, typer.Option(help="Points inside, and on the boundary.", show_default="published")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="The whole list, as `picopinn pinta` reads it.")] = False,
+    json: AsJson = False,  # as `picopinn pinta` reads it
 ) -> None:
     """Print one training step as a list of operations."""
     text = workload_text(problem, Estimator(estimator, directions=directions), precision, dense, batch)
@@ -175,16 +175,18 @@ def _cost(
     dense: Dense = False,
     by: Annotated[str, typer.Option(help="Sum over what: layer, phase, operation, level.")] = "layer",
     csv: Annotated[Path | None, typer.Option(help="Write every operation here.")] = None,
-    json: Annotated[Path | None, typer.Option(help="Write every operation and the totals here.")] = None,
+    json: AsJson = False,
     stepped: Annotated[bool, typer.Option("--stepped", help="Simulate cycle by cycle; slow.")] = False,
 ) -> None:
     """Cycles, stalls, bytes and picojoules of one training step, layer by layer."""
     design = design_of(config)
     step = _load(problem, Estimator(estimator, directions=directions), precision, dense)
     report = pinta_model.evaluate(step, design, stepped=stepped)
-    for path, text in ((csv, csv_text), (json, json_text)):
-        if path is not None:
-            path.write_text(text(report), encoding="utf-8")
+    if csv is not None:
+        csv.write_text(csv_text(report), encoding="utf-8")
+    if json:
+        print(json_text(report))
+        return
     table = Table(box=None, pad_edge=False)
     headings, lines = rows(report, by)
     for heading in headings:
@@ -200,10 +202,18 @@ def _compare(
     problems: Problems,
     config: Config = None,
     plot: Annotated[Path | None, typer.Option(help="Write a picture of what each change gains.")] = None,
+    json: AsJson = False,
 ) -> None:
     """Time and energy of a training step against a GPU, a CPU and a microcontroller (the default command)."""
     design, claim = design_of(config), claimed()
-    ladders = {problem: ladder(problem, list(_on_chip(problem)), design, [on_a_board(problem)]) for problem in problems}
+    ladders = {problem: _ladder(problem, design) for problem in problems}
+    if plot is not None:
+        plot.write_bytes(plots.waterfall(ladders, claim))
+    if json:
+        rungs_told = {problem: [_rung(rung) for rung in rungs] for problem, rungs in ladders.items()}
+        areas = {name: float(area) for name, area in areas_mm2(design).items()}
+        show_json({"design": design.name, "area_mm2": areas, "stated": asdict(claim), "problems": rungs_told})
+        return
     for problem, rungs in ladders.items():
         show(_ladder_table(problem, rungs))
         print(_verdict(rungs))
@@ -211,8 +221,23 @@ def _compare(
     print(f"the literature states {speed} and {energy} for its own accelerator and problems ({claim.source})")
     parts = ", ".join(f"{name} {float(area):.2f}" for name, area in areas_mm2(design).items())
     print(f"{design.name}: {float(sum(areas_mm2(design).values())):.2f} mm2 ({parts})")
-    if plot is not None:
-        plot.write_bytes(plots.waterfall(ladders, claim))
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    told = ("name", "change", "seconds", "joules", "limit")
+    return {key: getattr(rung, key) for key in told}
+
+
+def gains(problem: str) -> Table | None:
+    """What each change gains on the way from a GPU to the accelerator; None if the problem's steps were not counted."""
+    try:
+        return _ladder_table(problem, _ladder(problem, design_of(None)))
+    except (UsageError, pinta_model.PintaError):
+        return None
+
+
+def _ladder(problem: str, design: pinta_model.Architecture) -> list[Rung]:
+    return ladder(problem, list(_on_chip(problem)), design, [on_a_board(problem)])
 
 
 def _on_chip(problem: str) -> Iterator[tuple[str, str, pinta_model.Workload]]:
@@ -295,6 +320,7 @@ def _explore(
     precisions: Annotated[str, typer.Option("--precisions", help="Widths to try, comma between.")] = "w8a8g12,w8a8g8",
     csv: Annotated[Path, typer.Option(help="Every design.")] = Path("designs.csv"),
     plot: Annotated[Path, typer.Option(help="Energy against time.")] = Path("designs.png"),
+    json: AsJson = False,
 ) -> None:
     """Sweep grid size, widths, buffers, dataflow and clock; write every design and a picture."""
     design = design_of(config)
@@ -307,6 +333,10 @@ def _explore(
     own = pinta_model.evaluate(next(iter(steps.values())), design)
     csv.write_text(found.csv_text(), encoding="utf-8")
     plot.write_bytes(plots.pareto(found, problem, (float(own.seconds), float(own.pj) * 1e-12)))
+    if json:
+        frontier = [{key: values[row] for key, values in found.columns.items()} for row in found.frontier]
+        show_json({"designs": len(found), "refused": found.refused, "seconds": seconds, "frontier": frontier})
+        return
     show(_frontier_table(found))
     refused = f", {found.refused} refused (buffers too small for a tile)" if found.refused else ""
     print(f"{len(found):,} designs in {seconds:.1f} s{refused}; see {csv} and {plot}")
@@ -339,9 +369,3 @@ def _load(problem: str, estimator: Estimator, precision: str, dense: bool) -> pi
     if problem.endswith(".json"):
         return pinta_model.load(Path(problem))
     return pinta_model.loads(workload_text(problem, estimator, precision, dense), problem)
-
-
-def show(table: Table) -> None:
-    """Print a table; outside a terminal as wide as it needs."""
-    console = Console()
-    (console if console.is_terminal else Console(width=200)).print(table)

@@ -4,6 +4,7 @@
 ``config.toml``        the :class:`Settings`
 ``environment.json``   the machine and the versions that the run began on
 ``metrics.csv``        one line a step, complete up to the checkpoint
+``ranges.csv``         a line a tensor and evaluation: how its numbers lie in their widths; empty for ``float32``
 ``checkpoint.npz``     the settings and the solver's state (arrays only, no pickles)
 ``result.json``        written at the end, as is ``solution.png``
 =====================  ==========================================================================================
@@ -27,16 +28,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__
+from .engine import Range
 from .errors import PicopinnError, UsageError
 from .settings import Settings
 
 State = dict[str, NDArray[Any]]
+Ranges = dict[int, list[Range]]  # by step
 
 FORMAT = 1  # of checkpoint.npz
 RUNS = Path("runs")  # where runs without a name go
 _CONFIG, _ENVIRONMENT, _METRICS, _CHECKPOINT = "config.toml", "environment.json", "metrics.csv", "checkpoint.npz"
-_RESULT, _PICTURE = "result.json", "solution.png"
+_RANGES, _RESULT, _PICTURE = "ranges.csv", "result.json", "solution.png"
 _HEADER = "step,loss,residual,boundary,relative_l2,seconds\n"
+_RANGES_HEADER = (
+    "step,tensor,weights_low,weights_high,gradients_low,gradients_high,accumulator,saturations\n"  # exponents of two
+)
 _STATE = "state."  # prefix of the solver's arrays in a checkpoint
 
 
@@ -167,6 +173,7 @@ class Run:
                 write_atomic(draft / _CONFIG, checkpoint.settings.to_toml().encode())
                 write_atomic(draft / _ENVIRONMENT, _json(environment()))
                 write_atomic(draft / _METRICS, _HEADER.encode())
+                write_atomic(draft / _RANGES, _RANGES_HEADER.encode())
                 write_atomic(draft / _CHECKPOINT, checkpoint.to_bytes())
                 _claim(draft, path)
             finally:
@@ -192,8 +199,12 @@ class Run:
             raise PicopinnError(f"{path / _METRICS} was cut short: restore it from a copy, or start a new run")
         return run
 
-    def save(self, rows: Sequence[Row], state: State, seconds: float) -> None:
-        """Append rows to the metrics and move the checkpoint; an error leaves the last checkpoint as it was."""
+    def save(self, rows: Sequence[Row], state: State, seconds: float, ranges: Ranges | None = None) -> None:
+        """Append rows to the metrics, and ranges to theirs, and move the checkpoint; an error leaves the last one as it
+        was."""
+        if ranges:
+            lines = [_range_line(step, one) for step, found in (self.ranges() | ranges).items() for one in found]
+            self._write(_RANGES, "".join([_RANGES_HEADER, *lines]).encode())
         path = self.path / _METRICS
         with self._writing(path), open(path, "r+b") as file:
             file.truncate(self.checkpoint.metrics_bytes)
@@ -212,6 +223,20 @@ class Run:
             return [Row.parse(line) for line in lines[1:]]
         except ValueError as error:
             raise _damaged(self.path / _METRICS, error) from error
+
+    def ranges(self) -> Ranges:
+        """How numbers lay in their widths, up to the checkpoint; none if the run is of a version that kept none."""
+        path, found = self.path / _RANGES, Ranges()
+        if not path.exists():
+            return found
+        try:
+            for line in _read(path).decode(errors="replace").splitlines()[1:]:
+                step, one = _parse_range(line)
+                if step <= self.checkpoint.step:  # later ones are of steps that will be taken again
+                    found.setdefault(step, []).append(one)
+        except ValueError as error:
+            raise _damaged(path, error) from error
+        return found
 
     def finish(self, result: Mapping[str, Any], picture: bytes) -> None:
         """Write the result and the picture."""
@@ -249,6 +274,18 @@ class Run:
         then = f"{saved}; make room, then picopinn train --resume {self.path}"
         with _explained(path, then):
             yield
+
+
+def _range_line(step: int, one: Range) -> str:
+    spans = [number for span in (one.weights, one.gradients) for number in (span or ("", ""))]
+    return ",".join(map(str, (step, one.tensor, *spans, one.accumulator, one.saturations))) + "\n"
+
+
+def _parse_range(line: str) -> tuple[int, Range]:
+    """Inverse of :func:`_range_line`; ValueError if it is none."""
+    step, tensor, *spans, accumulator, saturations = line.split(",")
+    weights, gradients = ((int(low), int(high)) if low else None for low, high in (spans[:2], spans[2:]))
+    return int(step), Range(tensor, weights, gradients, int(accumulator), int(saturations))
 
 
 def write_atomic(path: Path, data: bytes) -> None:

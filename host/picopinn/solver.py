@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from .engine import Engine, Pass
 from .errors import PicopinnError, UsageError
-from .estimators import Estimator
+from .estimators import Estimator, Frame
 from .floating import FloatEngine
 from .network import DEFAULT_PRECISION, Floats, Mode, Network, Precision
 from .optim import DEFAULT_LEARNING_RATE, Adam
@@ -38,10 +39,10 @@ class Progress:
 
 @dataclass(frozen=True, eq=False)
 class _AtCondition:
-    """Points of one condition in a step, and the values that u should have where they are held."""
+    """Points of one condition in a step, each one's weight in the loss, and the values that u should have there."""
 
-    weight: float
     points: Floats
+    weights: Floats
     target: Target
 
 
@@ -100,6 +101,7 @@ class Solver:
         self.step_number = 0
         self._parts = parts_read(problem)
         self._drawn: dict[int, _Drawn] = {}  # by step
+        self._framed: Frame | None = None
         self.master = self._initial()
         self._adam = Adam(self.master.size, learning_rate, steps)
 
@@ -140,7 +142,8 @@ class Solver:
         with np.errstate(over="ignore", invalid="ignore"):  # a run that diverges is reported by its loss
             progress, passes, by_unknowns = self._loss()
             gradient = self.engine.gradient(passes, self.step_number)
-            self._adam.update(self.master, np.concatenate([gradient, by_unknowns]), self.step_number)
+            gradient = np.concatenate([gradient, by_unknowns]) if by_unknowns else gradient
+            self._adam.update(self.master, gradient, self.step_number)
         self.step_number += 1
         return progress
 
@@ -155,7 +158,7 @@ class Solver:
     def _inside(self, inner: Floats, directions: Floats) -> tuple[float, Pass, list[float]]:
         """The residual's mean square at interior points, its cotangents there, and its gradient by the unknowns."""
         x = self.engine.snap(inner)
-        frame = self.estimator.frame(directions, self.problem.time)
+        frame = self._frame(directions)
         streams, constraint = self.engine.forward(x, directions), self.problem.constraint(x)
         u = frame.derivatives(streams, self._parts, constraint)
         if self.problem.unknowns:
@@ -164,6 +167,12 @@ class Solver:
         bar = partials.scaled(residual * (2 / len(x)))
         inside = Pass(x, directions, frame.cotangents(bar, streams, constraint))
         return float(residual @ residual) / len(x), inside, self._by_unknowns(bar)
+
+    def _frame(self, directions: Floats) -> Frame:
+        """What directions make of streams; kept, since jets along all axes have the same ones each step."""
+        if self._framed is None or not np.array_equal(self._framed.directions, directions):
+            self._framed = self.estimator.frame(directions, self.problem.time)
+        return self._framed
 
     def _by_unknowns(self, bar: Field) -> list[float]:
         """The loss's gradient by each unknown, from its cotangents at all points."""
@@ -174,10 +183,11 @@ class Solver:
         """The weighted mean squares of all conditions, and their cotangents, in one pass or none."""
         if not drawn:
             return 0.0, []
-        x = self.engine.snap(np.concatenate([one.points for one in drawn]))
-        held = np.split(x, np.cumsum([len(one.points) for one in drawn[:-1]]))
-        values = np.concatenate([one.target(points) for one, points in zip(drawn, held, strict=True)])
-        weights = np.concatenate([np.full(len(one.points), one.weight / len(one.points)) for one in drawn])
+        x = self.engine.snap(_joined([one.points for one in drawn]))
+        ends = list(accumulate(len(one.points) for one in drawn))
+        held = [x[end - len(one.points) : end] for one, end in zip(drawn, ends, strict=True)]
+        values = _joined([one.target(points) for one, points in zip(drawn, held, strict=True)])
+        weights = _joined([one.weights for one in drawn])
         constraint = self.problem.constraint(x)
         gap = _values(self.engine.forward(x, None), constraint) - values
         slope = 2 * weights * gap if constraint is None else 2 * weights * gap * constraint.factor.value
@@ -193,7 +203,10 @@ class Solver:
     def _draw_of(self, step: int) -> _Drawn:
         rng = np.random.default_rng([self.seed, _STEPS, step])
         inner = self.problem.interior(rng, self.batch)
-        conditions = [_AtCondition(one.weight, *one.draw(rng, self.batch)) for one in self.problem.conditions()]
+        conditions = []
+        for one in self.problem.conditions():
+            points, target = one.draw(rng, self.batch)
+            conditions.append(_AtCondition(points, np.full(len(points), one.weight / len(points)), target))
         return _Drawn(inner, conditions, self.estimator.draw(rng, self.problem.dimensions, self.problem.time))
 
     def _progress(self, residual: float, conditions: float) -> Progress:
@@ -264,6 +277,10 @@ def _values(streams: Floats, constraint: Constraint | None) -> Floats:
     """u (n,) from the network's streams."""
     value: Floats = streams[:, 0]
     return value if constraint is None else constraint.offset.value + constraint.factor.value * value
+
+
+def _joined(arrays: Sequence[Floats]) -> Floats:
+    return arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
 
 
 def _part(state: dict[str, NDArray[Any]], prefix: str) -> dict[str, NDArray[Any]]:

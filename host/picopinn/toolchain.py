@@ -37,6 +37,7 @@ TOOLS = {  # program: Debian package
     "ninja": "ninja-build",
     "qemu-system-arm": "qemu-system-arm",
 }
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # any; the first is a package
 LIBRARY = "libnewlib-arm-none-eabi"  # no program tells whether it is there; the arm compiler's package wants it anyway
 EPOCH = "1744675200"  # the day of MicroPython 1.25: the only date that may enter an image
 UNIX_OPTIONS = [
@@ -84,7 +85,17 @@ def cache_folder() -> Path:
 def missing_packages() -> list[str]:
     """Debian packages of the programs that are not on PATH."""
     missing = [package for program, package in TOOLS.items() if not shutil.which(program)]
+    if not any(map(shutil.which, BROWSERS)):
+        missing.append(BROWSERS[0])
     return [*missing, LIBRARY] if TOOLS["arm-none-eabi-gcc"] in missing else missing
+
+
+def browser() -> Path:
+    """A Chromium, in which tests look at pages; ToolchainError if there is none."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        raise ToolchainError("no Chromium is here: run `invoke setup`")
+    return Path(found)
 
 
 def sources(build: bool = False) -> Sources:

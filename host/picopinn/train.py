@@ -19,7 +19,7 @@ from rich.table import Table
 from . import plots
 from .device.meter import Meter
 from .errors import DeviceGoneError, PicopinnError
-from .runs import Row, Run
+from .runs import Ranges, Row, Run
 from .solver import Solver
 
 CHECKPOINT_SECONDS = 5.0
@@ -91,19 +91,23 @@ def train(run: Run, solver: Solver, show: Callable[[Row], None]) -> float | None
     start = time.monotonic() - run.checkpoint.seconds
     saved = time.monotonic()
     rows: list[Row] = []
+    ranges = Ranges()
     first, processor = solver.step_number, time.process_time()
     with _noted_signals() as noted:
         while not solver.done:
             try:
                 rows.append(_step(solver, every, start))
             except DeviceGoneError as error:
-                run.save(rows, solver.state(), time.monotonic() - start)
+                run.save(rows, solver.state(), time.monotonic() - start, ranges)
                 raise DeviceGoneError(f"{error}; {_saved(run, solver)}") from error
+            if rows[-1].relative_l2 is not None and (found := solver.engine.ranges()):
+                ranges[solver.step_number] = found
             show(rows[-1])
             if solver.done or noted or time.monotonic() - saved >= CHECKPOINT_SECONDS:
-                run.save(rows, solver.state(), time.monotonic() - start)
+                run.save(rows, solver.state(), time.monotonic() - start, ranges)
                 saved = time.monotonic()
                 rows.clear()
+                ranges.clear()
             if noted and not solver.done:
                 raise _interrupted(run, solver, noted[0])
     taken = solver.step_number - first

@@ -12,7 +12,7 @@ ROOT = Path("kernels_c")  # relative to the project's root, where setuptools run
 SOURCES = ("portable", "avx2", "avx512", "dispatch", "device")
 NATIVE = Path("host/native")  # the host's own C: what the kernels must not know
 BOARD = Path("firmware/natmod")  # a board's
-HOST = ("adam", "encode")
+HOST = ("adam", "crew", "encode")
 
 
 def _declarations(header: Path) -> str:
@@ -39,7 +39,8 @@ ffi.set_source(
     depends=[str(path) for path in sorted([*ROOT.rglob("*.[ch]"), *NATIVE.glob("*.[ch]"), *BOARD.glob("device.[ch]")])],
     include_dirs=[str(ROOT / "include"), str(ROOT / "ffi"), str(NATIVE), str(BOARD)],
     libraries=[] if os.name == "nt" else ["m"],
-    extra_compile_args=[] if os.name == "nt" else ["-std=c11", "-O3", "-fno-math-errno"],
+    extra_compile_args=[] if os.name == "nt" else ["-std=c11", "-O3", "-fno-math-errno", "-pthread"],
+    extra_link_args=[] if os.name == "nt" else ["-pthread"],
 )
 
 if __name__ == "__main__":

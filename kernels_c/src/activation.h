@@ -33,18 +33,16 @@ static inline void ppn_to_block(const int32_t *x, int e, ppn_block *out, int *fl
 }
 
 /* A part of the linearization, kept at the exponent it has (spec 5): |x| <= 2^30 - 2^15 makes |m| <= 2^15 - 1. */
-static inline void ppn_keep(const int32_t *x, int e, ppn_block *out) {
+static inline int ppn_keep(const int32_t *x, int e, int16_t *m) {
 #if PPN_M0
-    ppn_m0_keep(x, out->m);
+    ppn_m0_keep(x, m);
 #else
-    LANES out->m[l] = (int16_t)ppn_rnd(x[l], 15);
+    LANES m[l] = (int16_t)ppn_rnd(x[l], 15);
 #endif
-    out->e = e == PPN_EMPTY_EXP ? e : e + 15;
+    return e == PPN_EMPTY_EXP ? e : e + 15;
 }
-/* Exponent of a kept block in a term, |shift| above its own. */
-static inline int ppn_kept_term(const ppn_block *kept, int shift) {
-    return kept->e <= PPN_EMPTY_EXP ? UNUSED_TERM : kept->e + shift;
-}
+/* Exponent of a kept block (|kept|) in a term, |shift| above its own. */
+static inline int ppn_kept_term(int kept, int shift) { return kept <= PPN_EMPTY_EXP ? UNUSED_TERM : kept + shift; }
 /* Exponent of a kept block (|kept|) times a block (|e|). */
 static inline int ppn_kept_exp(int kept, int e) {
     return kept <= PPN_EMPTY_EXP || e == PPN_ZERO_EXP ? UNUSED_TERM : kept + e;
@@ -59,9 +57,20 @@ static inline void ppn_multiply(const int16_t *x, const int16_t *y, int32_t *out
 }
 
 /* One-term aligned sum of |factor| (14 fraction bits) times a block; answers its exponent. */
-static inline int ppn_scale(const int16_t *factor, const ppn_block *b, int32_t *out) {
-    ppn_multiply(factor, b->m, out);
-    return b->e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : b->e - 14;
+static inline int ppn_scale(const int16_t *factor, const int16_t *m, int e, int32_t *out) {
+    ppn_multiply(factor, m, out);
+    return e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : e - 14;
+}
+/* The same, kept. */
+static inline int ppn_scale_kept(const int16_t *factor, const ppn_block *b, int16_t *kept) {
+#if PPN_M0
+    ppn_m0_times_kept(factor, b->m, kept);
+    return b->e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : b->e + 1;
+#else
+    int32_t x[16];
+    int e = ppn_scale(factor, b->m, b->e, x);
+    return ppn_keep(x, e, kept);
+#endif
 }
 
 /* ---- the base stream ------------------------------------------------------------------------------------------- */
@@ -128,11 +137,12 @@ static inline void ppn_curve_at(int activation, const ppn_block *z, ppn_curve *c
 
 /* ---- jet ------------------------------------------------------------------------------------------------------- */
 
-/* What a pair of streams becomes: block-scaled integers for its outputs, kept blocks for its linearization. */
+/* What a pair of streams becomes: block-scaled integers for its outputs, kept blocks for its linearization, which go to
+ * |d| and |n|. */
 typedef struct {
     int32_t a[16], s[16];
-    int ea, es;
-    ppn_block d, n;
+    int ea, es, ed, en;
+    int16_t *d, *n;
 } ppn_pair_out;
 
 /* q = rnd(a^2, 15) <= 2^15 - 2 */
@@ -152,15 +162,14 @@ static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_blo
     ppn_sum_offer(&sum, even);
     ppn_sum_offer(&sum, square);
     ppn_square(a->m, q);
-    out->ea = ppn_scale(c->p1, a, out->a);
+    out->ea = ppn_scale(c->p1, a->m, a->e, out->a);
     out->es = ppn_sum_exp(&sum);
     int fresh = ppn_sum_product(&sum, c->p1, s->m, even, 1, out->s);
     ppn_sum_close(ppn_sum_product(&sum, c->p2, q, square, fresh, out->s), out->s);
-    int e = ppn_scale(c->p2, a, t);
-    ppn_keep(t, e, &out->d);
+    out->ed = ppn_scale_kept(c->p2, a, out->d);
     fresh = ppn_sum_product(&sum, c->p2, s->m, even, 1, t);
     ppn_sum_close(ppn_sum_product(&sum, c->p3, q, square, fresh, t), t); /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
-    ppn_keep(t, out->es, &out->n);
+    out->en = ppn_keep(t, out->es, out->n);
 }
 
 /* ---- finite steps ---------------------------------------------------------------------------------------------- */
@@ -259,9 +268,9 @@ static inline void ppn_odd_even_tanh(const ppn_curve *c, const ppn_block *a, con
         x[l] = -ppn_clip(c->h[l] + ppn_rnd(fixed, 1), 32767) * even.m[l];
         y[l] = -odd.m[l] * odd.m[l];
     }
-    ppn_keep(t, odd.e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : odd.e - 14, &out->d);
+    out->ed = ppn_keep(t, odd.e == PPN_ZERO_EXP ? PPN_EMPTY_EXP : odd.e - 14, out->d);
     int e = ppn_sum2(x, ppn_term(&even, -14), y, ppn_term_square(&odd, 0), t); /* (2^15 - 1)^2 = 2^30 - 2^16 + 1 */
-    ppn_keep(t, e, &out->n);
+    out->en = ppn_keep(t, e, out->n);
 }
 
 static inline void ppn_odd_even_sine(const ppn_curve *c, const ppn_block *a, const ppn_block *v, const ppn_block *p,
@@ -282,11 +291,11 @@ static inline void ppn_odd_even_sine(const ppn_curve *c, const ppn_block *a, con
     LANES y[l] = -tt[l] * versine[l];
     out->es = ppn_sum2(x, ppn_term(v, -14), y, ppn_term_square(a, 0), out->s);
     LANES t[l] = -tt[l] * sine[l];
-    ppn_keep(t, out->ea, &out->d);
+    out->ed = ppn_keep(t, out->ea, out->d);
     LANES x[l] = p->m[l] * (1 << 14);
     LANES y[l] = -gt[l] * versine[l];
-    int e = ppn_sum2(x, ppn_kept_term(p, -14), y, ppn_term_square(a, 0), t);
-    ppn_keep(t, e, &out->n);
+    int e = ppn_sum2(x, ppn_kept_term(p->e, -14), y, ppn_term_square(a, 0), t);
+    out->en = ppn_keep(t, e, out->n);
 }
 
 static inline void ppn_odd_even(int activation, const ppn_curve *c, ppn_block *a, ppn_block *s, ppn_pair_out *out,
@@ -299,7 +308,7 @@ static inline void ppn_odd_even(int activation, const ppn_curve *c, ppn_block *a
     if (activation == PPN_TANH) {
         ppn_odd_even_tanh(c, a, &v, out, flags);
     } else {
-        ppn_keep(slope, e, &p);
+        p.e = ppn_keep(slope, e, p.m);
         ppn_odd_even_sine(c, a, &v, &p, out);
     }
 }

@@ -127,6 +127,7 @@ int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random,
 
 /* out = x y; out = rnd(x y, shift); out += rnd(x y, shift); shift >= 1. x, y and m, q below are word-aligned. */
 void ppn_m0_times(const int16_t *x, const int16_t *y, int32_t *out);
+void ppn_m0_times_kept(const int16_t *x, const int16_t *y, int16_t *m); /* m = rnd(x y, 15) */
 void ppn_m0_multiply(const int16_t *x, const int16_t *y, int32_t *out, int shift);
 void ppn_m0_multiply_add(const int16_t *x, const int16_t *y, int32_t *out, int shift);
 
@@ -315,8 +316,15 @@ static inline void ppn_encode_to(const int32_t *x, int e, int bits, ppn_rounding
 static inline int ppn_encode_blocks(uint32_t count, const int32_t *x, const int16_t *x_exps, uint32_t step, int bits,
                                     int16_t *m, int8_t *exps) {
     int flags = 0;
-    for (uint32_t k = 0; k < count; k++)
+    for (uint32_t k = 0; k < count; k++) {
+#if PPN_SIMD
+        ppn_lanes out;
+        exps[k] = (int8_t)ppn_encode_simd(ppn_get_simd(x + 16 * k), x_exps[k * step], bits, PPN_NEAREST, &out, &flags);
+        ppn_put16_simd(m + 16 * k, out);
+#else
         exps[k] = (int8_t)ppn_encode16(x + 16 * k, x_exps[k * step], bits, PPN_NEAREST, m + 16 * k, &flags);
+#endif
+    }
     return flags;
 }
 

@@ -99,6 +99,10 @@ static int ppn_flatten(uint32_t blocks, int32_t *x, const int16_t *exps) {
 /* |count| elements from |at| on of the row-major order of a matrix of |cols| columns stored in blocks. */
 static void ppn_elements(const int32_t *x, uint32_t at, uint32_t count, uint32_t cols, int32_t *to) {
     uint32_t row = at / cols, col = at - row * cols, wide = ppn_up(cols);
+    if (PPN_SIMD && count == 4 && cols % 4 == 0 && col % 4 == 0) { /* a row of one block */
+        memcpy(to, x + (row / 4 * wide + col / 4) * 16 + row % 4 * 4, 16);
+        return;
+    }
     for (uint32_t l = 0; l < count; l++) {
         to[l] = x[(row / 4 * wide + col / 4) * 16 + row % 4 * 4 + col % 4];
         if (++col < cols) continue;

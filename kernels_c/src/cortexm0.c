@@ -4,7 +4,7 @@
 typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
 
 #if PPN_M0
-#include "product.h"
+#include "pass.h"
 
 #define UNUSED __attribute__((unused))
 #define NAKED __attribute__((naked, noinline))
@@ -106,89 +106,45 @@ NAKED void ppn_m0_pairs8(const ppn_m0_run *run UNUSED) {
 }
 
 /* One right block, r7, after another against one left block, whose columns come from [sp, #16 i]: r8 the sums, r9 the
- * shift, r10 |low|, r11 |span|, r12 half a unit. Above them [sp, #64] exponents, count, peak, top. */
-#define TERM(at, slow)                                                                                                 \
-    DOT "adds r4, r5\n adds r4, r6\n add r4, r12\n mov r5, r9\n asrs r4, r5\n"                                         \
-        "mov r6, r10\n adds r6, r4\n cmp r6, r11\n bhs " #slow "f\n" #slow "0: mov r5, r8\n ldr r6, [r5, #" #at        \
-        "]\n adds r6, r4\n str r6, [r5, #" #at "]\n"
-#define SLOW(slow) #slow ": bl 9b\n b " #slow "0b\n"
+ * shift, r10 |low|, r11 |span|. Above them [sp, #64] exponents, count, peak, top, the row, single, safe.
+ * The last bit shifted out is in the carry: sum += (the product >> s) + carry. */
+#define TERM(at)                                                                                                       \
+    DOT "adds r4, r5\n adds r4, r6\n mov r5, r9\n asrs r4, r5\n mov r5, r8\n ldr r6, [r5, #" #at "]\n adcs r6, r4\n"
+#define SAFE(at) TERM(at) "str r6, [r5, #" #at "]\n"
+#define WATCHED(at, slow) TERM(at) "add r4, r10\n cmp r4, r11\n bhs " #slow "f\n" #slow "0: str r6, [r5, #" #at "]\n"
+#define SLOW(at, slow) #slow ": ldr r4, [r5, #" #at "]\n subs r4, r6, r4\n bl 9b\n b " #slow "0b\n"
 #define LEFT(at) "add r3, sp, #" #at "\n ldmia r3, {r0-r3}\n"
-#define TERMS(at, row, a, b, c, d)                                                                                     \
-    LEFT(at) TERM(a, 1) TERM(b, 2) TERM(c, 3) TERM(d, 4) row "b 5f\n" SLOW(1) SLOW(2) SLOW(3) SLOW(4) "5:\n"
+#define SAFE_TERMS(at, row, a, b, c, d) LEFT(at) SAFE(a) SAFE(b) SAFE(c) SAFE(d) row
+#define WATCHED_TERMS(at, row, a, b, c, d)                                                                             \
+    LEFT(at)                                                                                                           \
+    WATCHED(a, 1)                                                                                                      \
+    WATCHED(b, 2) WATCHED(c, 3) WATCHED(d, 4) row "b 5f\n" SLOW(a, 1) SLOW(b, 2) SLOW(c, 3) SLOW(d, 4) "5:\n"
+#define BLOCK(TERMS) /* one right block; back to 7 or 8 */                                                             \
+    TERMS(0, BACK, 0, 4, 8, 12)                                                                                        \
+    "ldr r4, [sp, #84]\n cmp r4, #0\n beq 13f\n b 7b\n 13:" TERMS(16, BACK, 16, 20, 24, 28)                            \
+        TERMS(32, BACK, 32, 36, 40, 44) TERMS(48, "", 48, 52, 56, 60) "b 8b\n"
 
 NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
     __asm__(".syntax unified\n"
             "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
-            "sub sp, #88\n str r0, [sp, #80]\n"
+            "sub sp, #92\n str r0, [sp, #80]\n"
             "ldr r1, [r0, #4]\n mov r8, r1\n ldr r1, [r0, #20]\n mov r10, r1\n ldr r1, [r0, #24]\n mov r11, r1\n"
             "ldr r1, [r0, #8]\n str r1, [sp, #64]\n ldr r1, [r0, #12]\n str r1, [sp, #68]\n"
             "ldr r1, [r0, #28]\n str r1, [sp, #72]\n ldr r1, [r0, #32]\n str r1, [sp, #76]\n"
-            "ldr r1, [r0, #36]\n str r1, [sp, #84]\n"
+            "ldr r1, [r0, #36]\n str r1, [sp, #84]\n ldr r1, [r0, #40]\n str r1, [sp, #88]\n"
             "ldr r7, [r0, #0]\n ldr r1, [r0, #16]\n mov r2, sp\n"
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
             "ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n ldmia r1!, {r3-r6}\n stmia r2!, {r3-r6}\n"
             "b 6f\n"
             /* the uncommon term r4: into the peak */
-            "9: asrs r5, r4, #31\n adds r6, r4, r5\n eors r6, r5\n ldr r5, [sp, #72]\n orrs r5, r6\n"
-            "str r5, [sp, #72]\n bx lr\n"
-            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #88\n" LEAVE "7: adds r7, #64\n"
+            "9: mov r12, r6\n asrs r6, r4, #31\n adds r4, r6\n eors r4, r6\n ldr r6, [sp, #72]\n orrs r4, r6\n"
+            "str r4, [sp, #72]\n mov r6, r12\n bx lr\n"
+            "10: ldr r0, [sp, #80]\n ldr r1, [sp, #72]\n str r1, [r0, #28]\n add sp, #92\n" LEAVE "7: adds r7, #64\n"
             "8: movs r5, #64\n add r8, r5\n ldr r4, [sp, #68]\n subs r4, #1\n str r4, [sp, #68]\n beq 10b\n"
             "6: ldr r4, [sp, #64]\n ldmia r4!, {r5}\n str r4, [sp, #64]\n ldr r4, [sp, #76]\n subs r5, r4, r5\n"
-            "cmp r5, #30\n bhi 7b\n"
-            "mov r9, r5\n movs r6, #1\n lsls r6, r5\n lsrs r6, r6, #1\n mov r12, r6\n" /* */
-            TERMS(0, BACK, 0, 4, 8, 12) "ldr r4, [sp, #84]\n cmp r4, #0\n beq 13f\n b 7b\n 13:" TERMS(
-                16, BACK, 16, 20, 24, 28) TERMS(32, BACK, 32, 36, 40, 44) TERMS(48, "", 48, 52, 56, 60) "b 8b\n");
-}
-
-/* ---- encoding -------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-    uint32_t state, mask; /* of the first random number; of as many bits as are shifted out */
-} ppn_m0_random;
-
-/* OR of the magnitudes of 16 numbers. */
-NAKED static uint32_t ppn_m0_sizes(const int32_t *x UNUSED) {
-#define SIZE(x) "asrs r6, " x ", #31\n adds " x ", r6\n eors " x ", r6\n orrs r1, " x "\n"
-#define SIZES "ldmia r0!, {r2-r5}\n" SIZE("r2") SIZE("r3") SIZE("r4") SIZE("r5")
-    __asm__(".syntax unified\n push {r4-r6, lr}\n movs r1, #0\n" SIZES SIZES SIZES SIZES
-            "mov r0, r1\n pop {r4-r6, pc}\n");
-}
-
-/* r7 runs through the numbers up to r12, r6 through the mantissas; r4 the shift, r5 bits - 1. |x| + addend < 2^32. A
- * magnitude rounded up to 2^(bits - 1) loses 1 by its own top bit. */
-#define ROUND_ENTER "mov r7, r0\n mov r6, r1\n mov r4, r2\n mov r5, r3\n adds r0, #64\n mov r12, r0\n"
-#define ROUND(add, store)                                                                                              \
-    "ldmia r7!, {r0}\n asrs r1, r0, #31\n adds r0, r1\n eors r0, r1\n" add                                             \
-    "lsrs r0, r4\n mov r2, r0\n lsrs r2, r5\n subs r0, r2\n eors r0, r1\n subs r0, r1\n" store "\n"
-#define ROUND_END "cmp r7, r12\n bne 1b\n"
-#define NEAREST "adds r0, r3\n"
-#define NEAREST_ENTER                                                                                                  \
-    ".syntax unified\n push {r4-r7, lr}\n" ROUND_ENTER "movs r3, #1\n lsls r3, r4\n lsrs r3, r3, #1\n 1:"
-#define NEAREST_LEAVE ROUND_END "pop {r4-r7, pc}\n"
-#define RANDOM /* spec 9: the state is r9, its step r10, the factors r11 and lr; r8 the mask */                        \
-    "mov r2, r9\n add r9, r10\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r11\n muls r2, r0\n"                          \
-    "lsrs r0, r2, #15\n eors r2, r0\n mov r0, lr\n muls r2, r0\n lsrs r0, r2, #16\n eors r2, r0\n"                     \
-    "mov r0, r8\n ands r2, r0\n"
-
-NAKED static void ppn_m0_nearest16(const int32_t *x UNUSED, int16_t *m UNUSED, int shift UNUSED, int width UNUSED) {
-    __asm__(NEAREST_ENTER ROUND(NEAREST, "strh r0, [r6, #0]") ROUND(NEAREST, "strh r0, [r6, #2]")
-                ROUND(NEAREST, "strh r0, [r6, #4]") ROUND(NEAREST, "strh r0, [r6, #6]") "adds r6, #8\n" NEAREST_LEAVE);
-}
-NAKED static void ppn_m0_nearest8(const int32_t *x UNUSED, int8_t *m UNUSED, int shift UNUSED, int width UNUSED) {
-    __asm__(NEAREST_ENTER ROUND(NEAREST, "strb r0, [r6, #0]") ROUND(NEAREST, "strb r0, [r6, #1]")
-                ROUND(NEAREST, "strb r0, [r6, #2]") ROUND(NEAREST, "strb r0, [r6, #3]") "adds r6, #4\n" NEAREST_LEAVE);
-}
-NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, int shift UNUSED, int width UNUSED,
-                                  const ppn_m0_random *random UNUSED) {
-    __asm__(".syntax unified\n push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push "
-            "{r4-r7}\n" ROUND_ENTER
-            "ldr r1, [sp, #36]\n ldr r2, [r1, #0]\n mov r9, r2\n ldr r2, [r1, #4]\n mov r8, r2\n"
-            "ldr r2, 2f\n mov r10, r2\n ldr r2, 3f\n mov r11, r2\n ldr r2, 4f\n mov lr, r2\n"
-            "1:" RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #0]") RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #2]")
-                RANDOM ROUND("adds r0, r2\n", "strh r0, [r6, #4]") RANDOM ROUND(
-                    "adds r0, r2\n",
-                    "strh r0, [r6, #6]") "adds r6, #8\n" ROUND_END LEAVE
-                                         ".p2align 2\n2: .word 0x9E3779B9\n3: .word 0x7FEB352D\n4: .word 0x846CA68B\n");
+            "subs r4, r5, #1\n cmp r4, #30\n bhi 7b\n"
+            "mov r9, r5\n ldr r4, [sp, #88]\n cmp r5, r4\n bge 11f\n b 12f\n 11:" BLOCK(SAFE_TERMS) "12:" BLOCK(
+                WATCHED_TERMS));
 }
 
 /* ---- 16 lanes -------------------------------------------------------------------------------------------------- */
@@ -210,6 +166,7 @@ NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, in
     PAIR(DO, 8, 16, 20)                                                                                                \
     PAIR(DO, 12, 24, 28) PAIR(DO, 16, 32, 36) PAIR(DO, 20, 40, 44) PAIR(DO, 24, 48, 52) PAIR(DO, 28, 56, 60)
 #define SET(x, to) "str " x ", [r2, #" #to "]\n"
+#define KEPT(x, to) "asrs " x ", " x ", #15\n adcs " x ", r3\n strh " x ", [r2, #" #to " / 2]\n"
 #define SHIFT(x, to) "asrs " x ", r3\n movs r7, #0\n adcs " x ", r7\n str " x ", [r2, #" #to "]\n"
 #define SHIFT_ADD(x, to) "asrs " x ", r3\n ldr r7, [r2, #" #to "]\n adcs r7, " x "\n str r7, [r2, #" #to "]\n"
 #define KEEP(at, to) "ldr r2, [r0, #" #to "]\n asrs r2, r2, #15\n adcs r2, r3\n strh r2, [r1, #" #at "]\n"
@@ -218,6 +175,9 @@ NAKED static void ppn_m0_random16(const int32_t *x UNUSED, int16_t *m UNUSED, in
 
 NAKED void ppn_m0_times(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED) {
     __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SET) "pop {r4-r7, pc}\n");
+}
+NAKED void ppn_m0_times_kept(const int16_t *x UNUSED, const int16_t *y UNUSED, int16_t *m UNUSED) {
+    __asm__(".syntax unified\n push {r4-r7, lr}\n movs r3, #0\n" EACH_PAIR(KEPT) "pop {r4-r7, pc}\n");
 }
 NAKED void ppn_m0_multiply(const int16_t *x UNUSED, const int16_t *y UNUSED, int32_t *out UNUSED, int shift UNUSED) {
     __asm__(".syntax unified\n push {r4-r7, lr}\n" EACH_PAIR(SHIFT) "pop {r4-r7, pc}\n");
@@ -260,14 +220,73 @@ NAKED void ppn_m0_tanh(const int16_t *m UNUSED, int s UNUSED, int16_t *curve UNU
             TANH(6) "movs r3, #8\n add r9, r3\n adds r1, r3\n adds r0, r3\n cmp r0, r10\n beq 2f\n b 1b\n 2:" LEAVE);
 }
 
+/* ---- encoding -------------------------------------------------------------------------------------------------- */
+
+/* What an encoding answers: an exponent, perhaps less or plus one of these. */
+#define SPECIAL 1024 /* less: the shift is to the left; plus: a mantissa came out as 2^width */
+#define UNUSUAL 4096 /* the exponent is near its limits, or beyond */
+#define NOTHING 8192 /* all are zero */
+
+/* x at r0, m, exponent, width = bits - 1. Finds the length of the OR of all magnitudes, then r4 the shift, r0 the
+ * exponent; r7 runs through x up to r12, r6 through m, lr is the width. 7 to 9: the special ends. */
+#define SIZE(x) "asrs r7, " x ", #31\n adds " x ", r7\n eors " x ", r7\n orrs r5, " x "\n"
+#define SIZES "ldmia r0!, {r1, r2, r4, r6}\n" SIZE("r1") SIZE("r2") SIZE("r4") SIZE("r6")
+#define LENGTH(bits, at) "lsrs r1, r5, #" #bits "\n beq " #at "f\n mov r5, r1\n adds r4, #" #bits "\n " #at ":"
+#define ENCODE                                                                                                         \
+    "mov lr, r1\n mov r12, r2\n movs r5, #0\n" SIZES SIZES SIZES SIZES                                                 \
+    "cmp r5, #0\n beq 8f\n mov r7, r0\n subs r7, #64\n movs r4, #1\n" LENGTH(16, 1) LENGTH(8, 2) LENGTH(4, 3)          \
+        LENGTH(2, 4) "lsrs r5, r5, #1\n adds r4, r5\n subs r4, r3\n mov r0, r12\n adds r0, r4\n"                       \
+                     "movs r1, #126\n adds r1, r0\n cmp r1, #253\n bhi 9f\n cmp r4, #0\n ble 7f\n"                     \
+                     "mov r6, lr\n mov lr, r3\n push {r0}\n mov r0, r7\n adds r0, #64\n mov r12, r0\n b 5f\n"          \
+                     "8: movs r0, #1\n lsls r0, r0, #13\n b 6f\n"                                                      \
+                     "9: movs r0, #1\n lsls r0, r0, #12\n b 6f\n"                                                      \
+                     "7: movs r1, #1\n lsls r1, r1, #10\n subs r0, r1\n 6:"
+/* |magnitudes| holds the OR of all. */
+#define ENCODED(magnitudes)                                                                                            \
+    "cmp r7, r12\n bne 1b\n pop {r0}\n mov r1, lr\n lsrs " magnitudes ", r1\n beq 6b\n"                                \
+    "movs r1, #1\n lsls r1, r1, #10\n adds r0, r1\n b 6b\n"
+/* A number x in place, its sign in r1: |x| + addend < 2^32. */
+#define ROUND(x, addend, magnitudes, store)                                                                            \
+    "asrs r1, " x ", #31\n adds " x ", r1\n eors " x ", r1\n adds " x ", " addend "\n lsrs " x ", r4\n"                \
+    "orrs " magnitudes ", " x "\n eors " x ", r1\n subs " x ", r1\n" store " " x
+#define TWO(store, a, b)                                                                                               \
+    "ldmia r7!, {r0, r2}\n" ROUND("r0", "r3", "r5", store) ", [r6, #" #a                                               \
+                                                           "]\n" ROUND("r2", "r3", "r5", store) ", [r6, #" #b "]\n"
+#define NEAREST(...) /* r3 half a unit */                                                                              \
+    ".syntax unified\n push {r4-r7, lr}\n" ENCODE "pop {r4-r7, pc}\n"                                                  \
+    "5: movs r3, #1\n lsls r3, r4\n lsrs r3, r3, #1\n movs r5, #0\n 1:" __VA_ARGS__ ENCODED("r5")
+#define RANDOM(at) /* spec 9: the state is r9, its step r10, the factors r11 and r5; r8 masks as many bits as leave */ \
+    "mov r2, r9\n add r9, r10\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r11\n muls r2, r0\n"                          \
+    "lsrs r0, r2, #15\n eors r2, r0\n muls r2, r5\n lsrs r0, r2, #16\n eors r2, r0\n mov r0, r8\n ands r2, r0\n"       \
+    "ldmia r7!, {r0}\n" ROUND("r0", "r2", "r3", "strh") ", [r6, #" #at "]\n"
+
+NAKED static int ppn_m0_nearest16(const int32_t *x UNUSED, void *m UNUSED, int e UNUSED, int width UNUSED,
+                                  const ppn_rounding *random UNUSED) {
+    __asm__(NEAREST(TWO("strh", 0, 2) TWO("strh", 4, 6) TWO("strh", 8, 10) TWO("strh", 12, 14) "adds r6, #16\n"));
+}
+NAKED static int ppn_m0_nearest8(const int32_t *x UNUSED, void *m UNUSED, int e UNUSED, int width UNUSED,
+                                 const ppn_rounding *random UNUSED) {
+    __asm__(NEAREST(TWO("strb", 0, 1) TWO("strb", 2, 3) TWO("strb", 4, 5) TWO("strb", 6, 7) "adds r6, #8\n"));
+}
+NAKED static int ppn_m0_random16(const int32_t *x UNUSED, void *m UNUSED, int e UNUSED, int width UNUSED,
+                                 const ppn_rounding *random UNUSED) {
+    __asm__(".syntax unified\n push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push "
+            "{r4-r7}\n" ENCODE LEAVE
+            "5: ldr r1, [sp, #40]\n ldr r2, [r1, #0]\n ldr r1, [r1, #4]\n ldr r3, 2f\n mov r10, r3\n muls r1, r3\n"
+            "adds r2, r1\n mov r9, r2\n movs r1, #1\n lsls r1, r4\n subs r1, #1\n mov r8, r1\n"
+            "ldr r2, 3f\n mov r11, r2\n ldr r5, 4f\n movs r3, #0\n"
+            "1:" RANDOM(0) RANDOM(2) RANDOM(4) RANDOM(6) "adds r6, #8\n" ENCODED(
+                "r3") ".p2align 2\n2: .word 0x9E3779B9\n3: .word 0x7FEB352D\n4: .word 0x846CA68B\n");
+}
+
 /* m = x 2^up */
 #define LEFT_SHIFT(at, to) "ldr r3, [r0, #" #to "]\n lsls r3, r2\n strh r3, [r1, #" #at "]\n"
 NAKED static void ppn_m0_left(const int32_t *x UNUSED, int16_t *m UNUSED, int up UNUSED) {
     __asm__(".syntax unified\n" EACH(LEFT_SHIFT) "bx lr\n");
 }
 
-static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
-                              int *flags) {
+static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
+                               int *flags) {
     int16_t block[16];
     e = ppn_encode_plain(x, e, bits, random ? *random : PPN_NEAREST, block, flags);
     if (wide)
@@ -277,25 +296,44 @@ static int ppn_m0_encode_rare(const int32_t *x, int e, int bits, const ppn_round
     return e;
 }
 
-int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide, int *flags) {
-    uint32_t all = ppn_m0_sizes(x);
-    int width = bits - 1, shift = ppn_length(all) - width, to = e + shift;
-    if (!all) {
+/* Mantissas beyond +-|top|, or that wrapped there, to it. */
+static void ppn_m0_limit(const int32_t *x, int top, void *m, int wide) {
+    LANES {
+        int found = wide ? ((int16_t *)m)[l] : ((int8_t *)m)[l], limit = x[l] < 0 ? -top : top;
+        if (found <= top && found >= -top) continue;
+        if (wide)
+            ((int16_t *)m)[l] = (int16_t)limit;
+        else
+            ((int8_t *)m)[l] = (int8_t)limit;
+    }
+}
+
+/* To 16 or to 8 bits; the latter to nearest. */
+typedef int ppn_m0_encoding(const int32_t *x, void *m, int e, int width, const ppn_rounding *random);
+static ppn_m0_encoding *ppn_m0_encoding_of(const ppn_rounding *random, int wide) {
+    return random ? ppn_m0_random16 : wide ? ppn_m0_nearest16 : ppn_m0_nearest8;
+}
+static int ppn_m0_usual(int to) { return (unsigned)(to + 127) <= 254; }
+
+/* What an encoding leaves to do, that answered |to|. */
+static int ppn_m0_special(int to, const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
+                          int *flags) {
+    if (to == NOTHING) {
         memset(m, 0, wide ? 32 : 16);
         return PPN_ZERO_EXP;
     }
-    if (to < -126 || to > 127 || (!wide && (shift <= 0 || random)))
-        return ppn_m0_encode_rare(x, e, bits, random, m, wide, flags);
-    if (shift <= 0)
-        ppn_m0_left(x, m, -shift);
-    else if (random) {
-        ppn_m0_random state = {random->key + random->index * 0x9E3779B9u, (1u << shift) - 1u};
-        ppn_m0_random16(x, m, shift, width, &state);
-    } else if (wide)
-        ppn_m0_nearest16(x, m, shift, width);
-    else
-        ppn_m0_nearest8(x, m, shift, width);
-    return to;
+    if (to == UNUSUAL || (to < 0 && !wide)) return ppn_m0_encode_plain(x, e, bits, random, m, wide, flags);
+    if (to < 0) {
+        ppn_m0_left(x, m, e - (to + SPECIAL));
+        return to + SPECIAL;
+    }
+    ppn_m0_limit(x, (int)ppn_largest(bits), m, wide);
+    return to - SPECIAL;
+}
+
+int ppn_m0_encode(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide, int *flags) {
+    int to = random && !wide ? UNUSUAL : ppn_m0_encoding_of(random, wide)(x, m, e, bits - 1, random);
+    return ppn_m0_usual(to) ? to : ppn_m0_special(to, x, e, bits, random, m, wide, flags);
 }
 
 /* ---- in C: spreading, shifts ----------------------------------------------------------------------------------- */
@@ -372,7 +410,7 @@ NAKED static int32_t ppn_m0_align(const int32_t *left UNUSED, const int8_t *righ
             "2: movs r4, #1\n lsls r4, r4, #14\n rsbs r4, r4, #0\n b 3b\n");
 }
 
-void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side) {
+static void ppn_m0_lay_out(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side) {
     if (right->turned == PPN_M0_PAIRS) {
         const int8_t *at = (const int8_t *)run->mantissas + from * 16;
         for (int k = 0; k < count; k++) ppn_m0_pair_left(at + 16 * k, side->words + 8 * k);
@@ -381,66 +419,111 @@ void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int from, int c
         ppn_m0_spread(run, from, count, run->bits + right->bits <= 30, side);
 }
 
-/* How many bits fewer the kernels shift than the specification does. */
-static int ppn_m0_fewer(const ppn_run *b, int wide) { return b->turned == PPN_M0_PAIRS ? 0 : wide ? 1 : -1; }
-
-static void ppn_m0_sum(const ppn_run *b, int wide, const ppn_m0_run *run) {
+static void ppn_m0_choose(const ppn_run *b, int wide, ppn_m0_factor *left) {
+    left->room = b->turned == PPN_M0_PAIRS ? PPN_M0_PACKED : PPN_M0_BLOCKS;
+    left->fewer = b->turned == PPN_M0_PAIRS ? 0 : wide ? 1 : -1;
     if (b->turned == PPN_M0_PAIRS)
-        ppn_m0_pairs8(run);
+        left->sum = ppn_m0_pairs8;
     else if (wide)
-        b->turned ? ppn_m0_wide16_turned(run) : ppn_m0_wide16(run);
+        left->sum = b->turned ? ppn_m0_wide16_turned : ppn_m0_wide16;
     else if (b->wide)
-        b->turned ? ppn_m0_narrow16_turned(run) : ppn_m0_narrow16(run);
+        left->sum = b->turned ? ppn_m0_narrow16_turned : ppn_m0_narrow16;
     else
-        b->turned ? ppn_m0_narrow8_turned(run) : ppn_m0_narrow8(run);
+        left->sum = b->turned ? ppn_m0_narrow8_turned : ppn_m0_narrow8;
 }
 
-/* The exponent sums of pairs from |from| on, whose left ones are |left|; answers the largest. */
-static int ppn_m0_pairs(const int32_t *left, const ppn_run *b, int from, int count, int32_t *sums) {
-    return ppn_m0_align(left, b->exps + from * b->step, sums, left + count, b->step);
+void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int n, int headroom, ppn_m0_factor *left) {
+    ppn_m0_run ready = {
+        left->side.words, NULL, right->step * (right->wide ? 32 : 16), left->sums, (uint32_t)n, NULL, 0};
+    ppn_m0_choose(right, run->bits + right->bits > 30, left);
+    left->run = ready;
+    left->n = n;
+    left->headroom = headroom;
+    if (n <= left->room) ppn_m0_lay_out(run, right, 0, n, &left->side);
+}
+
+/* The sum over those pairs whose right blocks begin at |mantissas|; |top|: the largest exponent, headroom included. */
+static void ppn_m0_sum(ppn_m0_factor *left, const void *mantissas, int top, int32_t *out) {
+    left->run.right = mantissas;
+    left->run.out = out;
+    left->run.top = top - left->fewer;
+    left->sum(&left->run);
+}
+
+/* The exponent sums of |count| pairs, into left->sums; answers the largest. */
+static int ppn_m0_pairs(ppn_m0_factor *left, const ppn_run *b, int from, int count) {
+    const int32_t *exps = left->side.exps;
+    return ppn_m0_align(exps, b->exps + from * b->step, left->sums, exps + count, b->step);
 }
 
 /* Runs longer than what is spread at a time: first all exponents, then part after part. */
-static int ppn_m0_long_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left,
-                               int32_t *out) {
-    int32_t sums[PPN_M0_PACKED], part[16];
-    int room = ppn_m0_room(b);
-    int top = PPN_M0_NONE, wide = a->bits + b->bits > 30, size = b->step * (b->wide ? 32 : 16);
+static int ppn_m0_long_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
+    int32_t part[16];
+    int top = PPN_M0_NONE;
     memset(out, 0, sizeof part);
-    for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, room);
-        ppn_m0_exps(a, from, count, left);
-        top = ppn_max(top, ppn_m0_pairs(left->exps, b, from, count, sums));
+    for (int from = 0, count; from < left->n; from += count) {
+        count = ppn_min(left->n - from, left->room);
+        ppn_m0_exps(a, from, count, &left->side);
+        top = ppn_max(top, ppn_m0_pairs(left, b, from, count));
     }
     if (top < PPN_M0_NONE / 2) return PPN_EMPTY_EXP;
-    for (int from = 0, count; from < n; from += count) {
-        count = ppn_min(n - from, room);
-        ppn_m0_make_ready(a, b, from, count, left);
-        ppn_m0_pairs(left->exps, b, from, count, sums);
-        ppn_m0_run run = {left->words, (const int8_t *)b->mantissas + from * size, size, sums, (uint32_t)count,
-                          part,        top + headroom - ppn_m0_fewer(b, wide)};
-        ppn_m0_sum(b, wide, &run);
+    top += left->headroom;
+    for (int from = 0, count; from < left->n; from += count) {
+        count = ppn_min(left->n - from, left->room);
+        ppn_m0_lay_out(a, b, from, count, &left->side);
+        ppn_m0_pairs(left, b, from, count);
+        left->run.count = (uint32_t)count;
+        ppn_m0_sum(left, (const int8_t *)b->mantissas + from * left->run.step, top, part);
         LANES out[l] += part[l];
     }
-    return top + headroom;
+    return top;
 }
 
-int ppn_m0_product(const ppn_run *a, const ppn_run *b, int n, int headroom, ppn_m0_side *left, int32_t *out) {
-    int32_t sums[PPN_M0_PACKED];
-    if (n > ppn_m0_room(b)) return ppn_m0_long_product(a, b, n, headroom, left, out);
-    int top, wide = a->bits + b->bits > 30;
-    if (n == 1)
-        sums[0] = top = b->exps[0] == PPN_ZERO_EXP ? PPN_M0_NONE : left->exps[0] + b->exps[0];
-    else
-        top = ppn_m0_pairs(left->exps, b, 0, n, sums);
+int ppn_m0_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
+    if (left->n > left->room) return ppn_m0_long_product(a, left, b, out);
+    int top = ppn_m0_pairs(left, b, 0, left->n);
     if (top < PPN_M0_NONE / 2) {
         memset(out, 0, 16 * sizeof *out);
         return PPN_EMPTY_EXP;
     }
-    ppn_m0_run run = {left->words, b->mantissas, b->step * (b->wide ? 32 : 16),         sums,
-                      (uint32_t)n, out,          top + headroom - ppn_m0_fewer(b, wide)};
-    ppn_m0_sum(b, wide, &run);
-    return top + headroom;
+    top += left->headroom;
+    ppn_m0_sum(left, b->mantissas, top, out);
+    return top;
+}
+
+/* Put products |x| into the rows of |sink| that are not encoded. */
+static void ppn_m0_put_values(const ppn_sink *sink, uint32_t column, const int32_t *x, int e) {
+    memcpy(sink->values + column * 16, x, 64);
+    sink->exps[column] = (int16_t)e;
+}
+
+void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows, ppn_sink sink) {
+    uint32_t high = ppn_blocks(s->rows), wide = ppn_blocks(s->cols), size = sink.wide ? 32 : 16;
+    uint32_t inner = over_rows ? high : wide, outer = over_rows ? wide : high, blocks = s->panels * outer;
+    const ppn_rounding *random = sink.how.stochastic ? &sink.how : NULL;
+    ppn_m0_encoding *encode = ppn_m0_encoding_of(random, sink.wide);
+    ppn_ready left;
+    matrix.step = over_rows ? (int)wide : 1;
+    if (matrix.turned != PPN_M0_PAIRS) matrix.turned = (uint8_t)over_rows;
+    for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
+        ppn_run m = matrix;
+        ppn_make_ready(&left, row, (int)inner, &matrix);
+        for (uint32_t k = 0; k < outer; k++, column++, ppn_move(&m, over_rows ? 1 : (int)inner)) {
+            int32_t x[16];
+            int e = ppn_ready_product(&left, &m, x);
+            if (sink.bias) e = ppn_add_bias(sink.bias, blocks, column, x, e);
+            if (sink.values) {
+                ppn_m0_put_values(&sink, column, x, e);
+                continue;
+            }
+            uint8_t *to = sink.at + column * size;
+            sink.how.index = column * 16;
+            int exp = encode(x, to, e, sink.bits - 1, random);
+            if (!ppn_m0_usual(exp)) exp = ppn_m0_special(exp, x, e, sink.bits, random, to, sink.wide, &p->flags);
+            sink.at[blocks * size + column] = (uint8_t)exp;
+        }
+        if (row.exps) row = ppn_run_at(row, (int)inner);
+    }
 }
 
 #endif

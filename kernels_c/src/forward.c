@@ -8,10 +8,8 @@ static void ppn_put_next(ppn_layer_out *o, uint32_t stream, uint32_t column, con
     uint8_t *row = ppn_next_row(o, stream);
     ppn_encode_to(x, e, bits, PPN_NEAREST, row, o->blocks, ppn_wide(bits), column, &o->pass->flags);
 }
-static void ppn_put_change(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_block *b) {
-    uint32_t at = (stream - 1) * o->slopes.blocks + column;
-    PPN_COPY(o->slopes.changes + at * 16, b->m);
-    o->slopes.exps[at] = (int16_t)b->e;
+static uint32_t ppn_change_at(const ppn_layer_out *o, uint32_t stream, uint32_t column) {
+    return (stream - 1) * o->slopes.blocks + column;
 }
 static void ppn_put_value(ppn_layer_out *o, uint32_t stream, uint32_t column, const ppn_curve *c) {
     int32_t x[16];
@@ -28,27 +26,30 @@ static void ppn_forward_pair(ppn_layer_out *o, uint32_t stream, uint32_t column,
                              const ppn_curve *c) {
     const ppn_network *net = o->pass->net;
     ppn_pair_out out;
+    uint32_t odd = ppn_change_at(o, stream, column), even = ppn_change_at(o, stream + 1, column);
+    out.d = o->slopes.changes + odd * 16;
+    out.n = o->slopes.changes + even * 16;
     if (net->mode == PPN_JET)
         ppn_jet(c, a, s, &out);
     else
         ppn_odd_even(net->activation, c, a, s, &out, &o->pass->flags);
     ppn_put_next(o, stream, column, out.a, out.ea);
     ppn_put_next(o, stream + 1, column, out.s, out.es);
-    ppn_put_change(o, stream, column, &out.d);
-    ppn_put_change(o, stream + 1, column, &out.n);
+    o->slopes.exps[odd] = (int16_t)out.ed;
+    o->slopes.exps[even] = (int16_t)out.en;
 }
 
 static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t column, ppn_block *d,
                                    const ppn_curve *c) {
     int32_t x[16];
-    ppn_block delta, change;
+    ppn_block delta;
+    uint32_t at = ppn_change_at(o, stream, column);
     int *flags = &o->pass->flags;
     ppn_limit_step(d, flags);
     int e = ppn_delta(o->pass->net->activation, c, d, &delta, x, flags);
-    ppn_keep(x, e, &change);
+    o->slopes.exps[at] = (int16_t)ppn_keep(x, e, o->slopes.changes + at * 16);
     LANES x[l] = delta.m[l];
     ppn_put_next(o, stream, column, x, delta.e);
-    ppn_put_change(o, stream, column, &change);
 }
 
 /* The activation of one block column, all streams; |rows| are the pre-activations. */
@@ -79,17 +80,13 @@ static void ppn_activate_layer(ppn_pass *p, uint32_t i, uint8_t *rows) {
     for (uint32_t column = 0; column < o.blocks; column++) ppn_forward_column(&o, rows, column);
 }
 
-static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
+/* One microbatch through stage |i|. */
+static void ppn_forward_one(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
     uint32_t blocks = net->places[i].out_blocks, last = i + 1 == net->stage_count, activates = s->closes && !last;
     int bits = i ? net->bits_activations : 16; /* inputs come in 16-bit words */
     ppn_run matrix = ppn_forward_matrix(net, p->weights, i, bits);
-#if PPN_SIMD
-    if (activates && ppn_forward_jets(p, i, matrix)) return;
-    if (!s->closes && ppn_forward_rows(p, i, matrix)) return;
-    if (last && ppn_forward_outputs(p, i, matrix, out, out_exps)) return;
-#endif
     for (uint32_t stream = 0; stream < p->streams; stream++) {
         ppn_sink sink = {NULL, 16, 1, PPN_NEAREST, NULL, NULL, NULL};
         if (last) {
@@ -107,11 +104,25 @@ static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t
     if (activates) ppn_activate_layer(p, i, scratch);
 }
 
+static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
+#if PPN_SIMD
+    int closes = p->net->stages[i].closes, last = i + 1 == p->net->stage_count;
+    if (closes && !last && ppn_forward_jets(p, i)) return;
+    if (!closes && ppn_forward_rows(p, i)) return;
+    if (last && ppn_forward_outputs(p, i, out, out_exps)) return;
+#endif
+    for (uint32_t at = p->first; at < p->end; at++) {
+        ppn_enter(p, at);
+        ppn_forward_one(p, i, scratch, out, out_exps);
+    }
+}
+
 int ppn_forward(const ppn_network *net, const uint8_t *weights, uint8_t *scratch, const ppn_batch *batch, int32_t *out,
                 int16_t *out_exps) {
-    ppn_pass p = {net, weights, batch, NULL, 0, ppn_streams(batch->directions), 0};
-    for (p.at = 0; p.at < batch->count; p.at++) {
-        p.tape = batch->tape + (size_t)p.at * batch->tape_step;
+    ppn_pass p = {net, weights, batch, NULL, 0, ppn_streams(batch->directions), 0, 0, 0};
+    uint32_t group = batch->tape_step ? ppn_group(p.streams) : 1;
+    while (p.end < batch->count) {
+        ppn_open_group(&p, group);
         for (uint32_t i = 0; i < net->stage_count; i++) ppn_forward_stage(&p, i, scratch, out, out_exps);
     }
     return p.flags;

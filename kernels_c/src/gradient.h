@@ -61,7 +61,7 @@ static inline void ppn_outer_block(ppn_accumulator *a, const ppn_run *left, uint
 
 #if PPN_M0
 /* |products| < 2^(p + q) are multiplied by 2^spare, so that most shifts to the left become shifts to the right. */
-static inline int ppn_m0_spare(const ppn_run *left, const ppn_run *right) { return 30 - left->bits - right->bits; }
+static inline int ppn_m0_spare(const ppn_run *left, const ppn_run *right) { return 31 - left->bits - right->bits; }
 
 /* Columns |from| to |from| + |count| of a block row of the outer product below: those of a shift to the left apart. */
 static inline void ppn_m0_outer_row(ppn_accumulator *a, const ppn_run *left, uint32_t m, const ppn_run *right,
@@ -69,13 +69,16 @@ static inline void ppn_m0_outer_row(ppn_accumulator *a, const ppn_run *left, uin
     int32_t column[16];
     int top = a->exp - left->exps[m] + ppn_m0_spare(left, right);
     ppn_m0_spread_block(left, (int)m, 0, column);
-    for (uint32_t n = 0; side->most > top && n < count; n++)
-        if (side->exps[n] > top) ppn_outer_block(a, left, m, right, from + n, sums + n * 16);
-    uint32_t full = ~a->peak & (a->peak + 1u); /* the peak has all bits below */
+    for (uint32_t n = 0; side->most >= top && n < count; n++)
+        if (side->exps[n] >= top) ppn_outer_block(a, left, m, right, from + n, sums + n * 16);
+    uint32_t full = ~a->peak & (a->peak + 1u); /* a power of 2: the peak has all bits below */
     if (full > 1u << 30) full = 1u << 30;      /* span must fit */
+    /* |terms| <= 2^(31 - shift), and below it up to a shift of 17, as 4 M M' 2^spare <= 2^31 - 2^17 */
+    int safe = 32 - ppn_length(full) + (full < 1u << 14);
     int32_t others = 0;
     for (int l = 4; l < 16 && !others; l++) others = column[l];
-    ppn_m0_row row = {side->words, sums, side->exps, count, column, full - 1, 2 * full - 1, a->peak, top, !others};
+    ppn_m0_row row = {side->words,  sums,    side->exps, count,   column, full - 1,
+                      2 * full - 2, a->peak, top,        !others, safe};
     ppn_m0_outer(&row);
     a->peak = row.peak;
 }

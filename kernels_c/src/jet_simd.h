@@ -99,10 +99,9 @@ typedef struct {
 } ppn_curves;
 
 static inline ppn_lanes ppn_low16(ppn_lanes x) { return ppn_and_simd(x, ppn_all_simd(0xFFFF)); }
-static inline ppn_lanes ppn_times(ppn_lanes x, ppn_lanes y) { return ppn_madd_simd(ppn_low16(x), y); }
 
-/* ppn_curve_at() for tanh; |z| as encoded */
-static inline void ppn_tanh_chunk(const ppn_chunk *z, uint32_t count, ppn_curves *c) {
+/* ppn_curve_at() for tanh, its second and third derivative only if |bends|; |z| as encoded */
+static inline void ppn_tanh_chunk(const ppn_chunk *z, uint32_t count, int bends, ppn_curves *c) {
     ppn_lanes zero = ppn_all_simd(0), s = ppn_add_simd(z->e, ppn_all_simd(22)), most = ppn_all_simd((1 << 25) - 1);
     ppn_lanes lift = ppn_max_simd(ppn_min_simd(s, ppn_all_simd(25)), zero);
     int32_t up[PPN_CHUNK], fits[PPN_CHUNK];
@@ -116,20 +115,22 @@ static inline void ppn_tanh_chunk(const ppn_chunk *z, uint32_t count, ppn_curves
         x = ppn_where_simd(ppn_sub_simd(size, fit), most, x);
         ppn_lanes pairs = ppn_pairs_simd(PPN_TANH_TABLE, ppn_down_simd(x, 15));
         ppn_lanes low = ppn_asr_simd(ppn_left_simd(pairs, 16), 16), f = ppn_and_simd(x, ppn_all_simd(32767));
-        ppn_lanes rise = ppn_madd_simd(ppn_sub_simd(ppn_asr_simd(pairs, 16), low), f);
-        ppn_lanes h = ppn_signed_simd(ppn_add_simd(low, ppn_rnd_simd(rise, 15)), z->x[n]);
-        ppn_lanes p1 = ppn_rnd_simd(ppn_sub_simd(ppn_all_simd(1 << 30), ppn_times(h, h)), 16); /* >= 0 */
-        ppn_lanes p2 = ppn_rnd_simd(ppn_sub_simd(zero, ppn_madd_simd(p1, h)), 14);
-        ppn_lanes twice = ppn_left_simd(ppn_madd_simd(p1, p1), 1);
+        ppn_lanes rise = ppn_rnd_madd_simd(ppn_sub_simd(ppn_asr_simd(pairs, 16), low), f, 15);
+        ppn_lanes h = ppn_signed_simd(ppn_add_simd(low, rise), z->x[n]), minus = ppn_sub_simd(zero, h);
+        ppn_lanes one = ppn_all_simd((1 << 30) + (1 << 15)); /* and half of what is rounded away */
+        ppn_lanes p1 = ppn_asr_simd(ppn_madd_onto_simd(one, ppn_low16(h), minus), 16); /* >= 0 */
         c->h.x[n] = h;
         c->p1[n] = p1;
-        c->p2[n] = ppn_low16(p2);
-        c->p3[n] = ppn_rnd_simd(ppn_sub_simd(zero, ppn_add_simd(twice, ppn_times(h, p2))), 14);
+        if (!bends) continue;
+        ppn_lanes p2 = ppn_low16(ppn_rnd_madd_simd(p1, minus, 14)), twice = ppn_left_simd(p1, 1);
+        x = ppn_madd_onto_simd(ppn_all_simd(1 << 13), p1, ppn_sub_simd(zero, twice)); /* >= -2^15 */
+        c->p2[n] = p2;
+        c->p3[n] = ppn_asr_simd(ppn_madd_onto_simd(x, p2, minus), 14);
     }
 }
-static inline void ppn_curve_chunk(int activation, const ppn_chunk *z, uint32_t count, ppn_curves *c) {
+static inline void ppn_curve_chunk(int activation, const ppn_chunk *z, uint32_t count, int bends, ppn_curves *c) {
     if (activation == PPN_TANH) {
-        ppn_tanh_chunk(z, count, c);
+        ppn_tanh_chunk(z, count, bends, c);
         return;
     }
     int32_t e[PPN_CHUNK];
@@ -155,12 +156,13 @@ typedef struct {
     ppn_curves curve;
 } ppn_layer_chunk;
 
-/* Encode a stream's outputs into the next stage's input. */
-static inline void ppn_put_outputs(ppn_layer_chunk *l, uint32_t stream, ppn_chunk *c) {
+/* Encode the outputs of |streams| streams from |stream| on into the next stage's input. */
+static inline void ppn_put_outputs(ppn_layer_chunk *l, uint32_t stream, uint32_t streams, ppn_chunk *c) {
     ppn_pass *p = l->to.pass;
     int wide = ppn_wide(ppn_row_bits(p->net, stream));
-    ppn_encode_chunk(c, l->count, l->bits[stream > 0], NULL, &p->flags);
-    ppn_store_chunk(ppn_next_row(&l->to, stream), l->to.blocks, wide, l->column, l->count, c);
+    ppn_encode_chunks(c, streams, l->count, l->bits[stream > 0], NULL, &p->flags);
+    for (uint32_t r = 0; r < streams; r++)
+        ppn_store_chunk(ppn_next_row(&l->to, stream + r), l->to.blocks, wide, l->column, l->count, &c[r]);
 }
 /* Keep a stream's part of the linearization: mantissas as ppn_keep() makes them, with exponents |e| + 15. */
 static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_lanes *m, ppn_lanes e) {
@@ -173,10 +175,11 @@ static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_l
 
 /* Stream 0, from its encoded pre-activations. */
 static inline void ppn_put_base(ppn_layer_chunk *l, const ppn_chunk *z) {
-    ppn_curve_chunk(l->to.pass->net->activation, z, l->count, &l->curve);
+    const ppn_pass *p = l->to.pass;
+    ppn_curve_chunk(p->net->activation, z, l->count, p->streams > 1, &l->curve);
     for (uint32_t n = 0; n < l->count; n++) ppn_put_low16_simd(ppn_p1(&l->to.slopes, 0, l->column + n), l->curve.p1[n]);
     l->curve.h.e = ppn_all_simd(-15);
-    ppn_put_outputs(l, 0, &l->curve.h);
+    ppn_put_outputs(l, 0, 1, &l->curve.h);
 }
 /* ppn_jet() */
 static inline void ppn_put_jet(ppn_layer_chunk *l, uint32_t stream, const ppn_chunk *a, const ppn_chunk *s) {
@@ -185,42 +188,45 @@ static inline void ppn_put_jet(ppn_layer_chunk *l, uint32_t stream, const ppn_ch
     ppn_lanes top = ppn_add_simd(ppn_max_simd(of_s, of_q), ppn_all_simd(1));
     ppn_lanes d[PPN_CHUNK], n2[PPN_CHUNK];
     ppn_shifts by_s, by_q;
-    ppn_chunk odd, even;
+    ppn_chunk next[2], *odd = &next[0], *even = &next[1];
     ppn_shifts_by(&by_s, ppn_sub_simd(top, of_s));
     ppn_shifts_by(&by_q, ppn_sub_simd(top, of_q));
-    odd.e = ppn_sub_simd(ea, ppn_all_simd(14));
-    even.e = top;
+    odd->e = ppn_sub_simd(ea, ppn_all_simd(14));
+    even->e = top;
     for (uint32_t n = 0; n < l->count; n++) {
-        ppn_lanes am = a->x[n], sm = s->x[n], q = ppn_rnd_simd(ppn_times(am, am), 15);
-        odd.x[n] = ppn_madd_simd(c->p1[n], am);
-        d[n] = ppn_rnd_simd(ppn_madd_simd(c->p2[n], am), 15);
-        even.x[n] = ppn_add_simd(ppn_shifted(ppn_madd_simd(c->p1[n], sm), &by_s, n),
-                                 ppn_shifted(ppn_madd_simd(c->p2[n], q), &by_q, n));
-        ppn_lanes x = ppn_add_simd(ppn_shifted(ppn_madd_simd(c->p2[n], sm), &by_s, n),
-                                   ppn_shifted(ppn_madd_simd(c->p3[n], q), &by_q, n));
+        ppn_lanes am = a->x[n], sm = s->x[n], q = ppn_rnd_madd_simd(ppn_low16(am), am, 15);
+        odd->x[n] = ppn_madd_simd(c->p1[n], am);
+        d[n] = ppn_rnd_madd_simd(c->p2[n], am, 15);
+        even->x[n] = ppn_add_simd(ppn_shifted_madd(c->p1[n], sm, &by_s, n), ppn_shifted_madd(c->p2[n], q, &by_q, n));
+        ppn_lanes x = ppn_add_simd(ppn_shifted_madd(c->p2[n], sm, &by_s, n), ppn_shifted_madd(c->p3[n], q, &by_q, n));
         n2[n] = ppn_rnd_simd(x, 15);
     }
-    ppn_put_kept(l, stream, d, odd.e);
+    ppn_put_kept(l, stream, d, odd->e);
     ppn_put_kept(l, stream + 1, n2, top);
-    ppn_put_outputs(l, stream, &odd);
-    ppn_put_outputs(l, stream + 1, &even);
+    ppn_put_outputs(l, stream, 2, next);
 }
 
 static inline ppn_run ppn_panel_of(ppn_run row, uint32_t at) { return row.exps ? ppn_run_at(row, (int)at) : row; }
 
+/* Streams |from| .. of a microbatch: their pre-activations, encoded, and the base's biased, through the activation. */
+static inline void ppn_put_layer(ppn_layer_chunk *l, uint32_t from, uint32_t streams, const ppn_chunk *z) {
+    if (from == 0) ppn_put_base(l, z);
+    for (uint32_t r = from ? 0 : 1; r < streams; r += 2) ppn_put_jet(l, from + r, &z[r], &z[r + 1]);
+}
+
 /* Stage |i|, which closes, and its activation. Answers 0 where the plain way must do it. */
-static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
+static inline int ppn_forward_jets(ppn_pass *p, uint32_t i) {
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
-    uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s));
+    ppn_run matrix = ppn_matrix_run(net, p->weights, i);
+    const ppn_place *place = &net->places[i];
+    uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s)), blocks = place->out_blocks;
     int widest = i ? ppn_max(net->bits_base, net->bits_activations) : p->batch->bits_inputs;
     if (net->mode != PPN_JET || inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
     ppn_layer_chunk l;
     ppn_columns columns;
-    ppn_chunk z[2]; /* of an even and an odd stream */
+    ppn_chunk z[PPN_ROWS];
     ppn_lanes wide = ppn_all_simd(16);
-    ppn_layer_out to = {p, ppn_slopes_of(p, i), p->tape + net->places[i + 1].input, net->places[i + 1].in_blocks};
-    l.to = to;
     for (uint32_t k = 0; k < 2; k++) l.bits[k] = ppn_all_simd(ppn_row_bits(net, k));
     matrix.step = s->expand ? (int)outer : 1;
     columns.inner = inner;
@@ -229,16 +235,25 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
             l.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
             l.column = panel * outer + k;
             ppn_take_columns(&columns, matrix, k, s->expand);
-            for (uint32_t r = 0; r < p->streams; r++) {
-                ppn_run row = ppn_panel_of(ppn_stage_row(net, p->batch, p->tape, p->at, i, r), panel * inner);
-                ppn_chunk *x = &z[r % 2];
-                ppn_chunk_product(row, &columns, matrix.bits, x);
-                if (r == 0) ppn_chunk_bias(p->weights + net->places[i].bias, l.to.blocks, l.column, l.count, x);
-                ppn_encode_chunk(x, l.count, wide, NULL, &p->flags);
-                if (r == 0)
-                    ppn_put_base(&l, x);
-                else if (r % 2 == 0)
-                    ppn_put_jet(&l, r - 1, &z[1], x);
+            for (uint32_t from = 0, streams; from < p->streams; from += streams) {
+                streams = p->streams - from < PPN_ROWS ? p->streams - from : PPN_ROWS - (from > 0); /* pairs whole */
+                ppn_chunk *x = z;
+                for (uint32_t at = p->first; at < p->end; at++) {
+                    ppn_enter(p, at);
+                    for (uint32_t r = from; r < from + streams; r++, x++) {
+                        ppn_run row = ppn_panel_of(ppn_stage_row(net, p->batch, p->tape, at, i, r), panel * inner);
+                        ppn_chunk_product(row, &columns, matrix.bits, x);
+                        if (r == 0) ppn_chunk_bias(p->weights + place->bias, blocks, l.column, l.count, x);
+                    }
+                }
+                ppn_encode_chunks(z, (uint32_t)(x - z), l.count, wide, NULL, &p->flags);
+                x = z;
+                for (uint32_t at = p->first; at < p->end; at++, x += streams) {
+                    ppn_enter(p, at);
+                    ppn_layer_out to = {p, ppn_slopes_of(p, i), p->tape + place[1].input, blocks};
+                    l.to = to;
+                    ppn_put_layer(&l, from, streams, x);
+                }
             }
         }
     return 1;
@@ -250,15 +265,25 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i, ppn_run matrix) {
 typedef struct {
     ppn_return *b;
     ppn_slopes slopes;
-    uint32_t column, count, keys[PPN_STREAMS];
+    uint32_t blocks, column, count, keys[PPN_STREAMS]; /* blocks of a row; those worked on; a key a row */
 } ppn_return_chunk;
 
-static inline void ppn_put_cotangents(ppn_return_chunk *o, uint32_t stream, ppn_chunk *c) {
+/* Encode |rows| rows of cotangents into the stage before. */
+static inline void ppn_put_cotangents(ppn_return_chunk *o, uint32_t rows, ppn_chunk *c) {
     ppn_pass *p = &o->b->pass;
-    uint32_t seeds[PPN_CHUNK], blocks = o->slopes.blocks;
-    for (uint32_t n = 0; n < PPN_CHUNK; n++) seeds[n] = o->keys[stream] + (o->column + n) * 16 * 0x9E3779B9u;
-    ppn_encode_chunk(c, o->count, ppn_all_simd(p->net->bits_gradients), seeds, &p->flags);
-    ppn_store_chunk(ppn_row16_at(o->b->rows[1], blocks, stream), blocks, 1, o->column, o->count, c);
+    uint32_t seeds[PPN_ROWS][PPN_CHUNK];
+    ppn_lanes bits = ppn_all_simd(p->net->bits_gradients);
+    for (uint32_t from = 0, some; from < rows; from += some, c += some) {
+        some = rows - from < PPN_ROWS ? rows - from : PPN_ROWS;
+        for (uint32_t r = 0; r < some; r++)
+            for (uint32_t n = 0; n < PPN_CHUNK; n++)
+                seeds[r][n] = o->keys[from + r] + (o->column + n) * 16 * 0x9E3779B9u;
+        ppn_encode_chunks(c, some, o->count, bits, (const uint32_t (*)[PPN_CHUNK])seeds, &p->flags);
+        for (uint32_t r = 0; r < some; r++) {
+            uint8_t *row = ppn_row16_at(o->b->rows[1], o->blocks, from + r);
+            ppn_store_chunk(row, o->blocks, 1, o->column, o->count, &c[r]);
+        }
+    }
 }
 /* A kept part of the linearization: mantissas, low halves alone, and the exponents of its products with |c|. */
 static inline const int16_t *ppn_kept_mantissas(const ppn_return_chunk *o, uint32_t stream) {
@@ -271,59 +296,63 @@ static inline ppn_lanes ppn_kept_exps(const ppn_return_chunk *o, uint32_t stream
     return ppn_add_simd(e, ppn_reach(c->e));
 }
 
-/* ppn_return_column() for jets, from the encoded cotangents |c| after the activation. */
-static inline void ppn_return_jet(ppn_return_chunk *o, const ppn_chunk *c) {
+/* ppn_return_column() for jets: the encoded cotangents |c| after the activation become those before it. */
+static inline void ppn_return_jet(ppn_return_chunk *o, ppn_chunk *c) {
     uint32_t streams = o->b->pass.streams;
     ppn_lanes less = ppn_all_simd(14), of_h = ppn_sub_simd(ppn_reach(c[0].e), less), top = of_h;
     ppn_shifts by[2];
-    ppn_chunk base, odd, even;
     for (uint32_t r = 1; r < streams; r++) top = ppn_max_simd(top, ppn_kept_exps(o, r, &c[r]));
-    base.e = ppn_add_simd(top, ppn_all_simd(ppn_length(streams - 1)));
-    ppn_shifts_by(&by[0], ppn_sub_simd(base.e, of_h));
+    ppn_lanes base = ppn_add_simd(top, ppn_all_simd(ppn_length(streams - 1)));
+    ppn_shifts_by(&by[0], ppn_sub_simd(base, of_h));
     const int16_t *p1 = ppn_p1(&o->slopes, 0, o->column);
     for (uint32_t n = 0; n < o->count; n++)
-        base.x[n] = ppn_shifted(ppn_madd_simd(ppn_get_low16_simd(p1 + n * 16), c[0].x[n]), &by[0], n);
+        c[0].x[n] = ppn_shifted_madd(ppn_get_low16_simd(p1 + n * 16), c[0].x[n], &by[0], n);
+    c[0].e = base;
     for (uint32_t r = 1; r < streams; r += 2) {
-        const ppn_chunk *a = &c[r], *s = &c[r + 1];
+        ppn_chunk *a = &c[r], *s = &c[r + 1];
         const int16_t *d = ppn_kept_mantissas(o, r), *n2 = ppn_kept_mantissas(o, r + 1);
         ppn_lanes of_a = ppn_sub_simd(ppn_reach(a->e), less), of_s = ppn_kept_exps(o, r, s);
+        ppn_lanes odd = ppn_add_simd(ppn_max_simd(of_a, of_s), ppn_all_simd(1));
         ppn_shifts by_a, by_s;
-        odd.e = ppn_add_simd(ppn_max_simd(of_a, of_s), ppn_all_simd(1));
-        even.e = ppn_sub_simd(ppn_reach(s->e), less);
-        ppn_shifts_by(&by_a, ppn_sub_simd(odd.e, of_a));
-        ppn_shifts_by(&by_s, ppn_sub_simd(odd.e, of_s));
-        ppn_shifts_by(&by[0], ppn_sub_simd(base.e, ppn_kept_exps(o, r, a)));
-        ppn_shifts_by(&by[1], ppn_sub_simd(base.e, ppn_kept_exps(o, r + 1, s)));
+        ppn_shifts_by(&by_a, ppn_sub_simd(odd, of_a));
+        ppn_shifts_by(&by_s, ppn_sub_simd(odd, of_s));
+        ppn_shifts_by(&by[0], ppn_sub_simd(base, ppn_kept_exps(o, r, a)));
+        ppn_shifts_by(&by[1], ppn_sub_simd(base, ppn_kept_exps(o, r + 1, s)));
         for (uint32_t n = 0; n < o->count; n++) {
             ppn_lanes p = ppn_get_low16_simd(p1 + n * 16), dm = ppn_get_low16_simd(d + n * 16);
-            ppn_lanes da = ppn_madd_simd(dm, a->x[n]);
-            ppn_lanes ns = ppn_madd_simd(ppn_get_low16_simd(n2 + n * 16), s->x[n]);
-            base.x[n] = ppn_add_simd(base.x[n], ppn_add_simd(ppn_shifted(da, &by[0], n), ppn_shifted(ns, &by[1], n)));
-            odd.x[n] = ppn_add_simd(ppn_shifted(ppn_madd_simd(p, a->x[n]), &by_a, n),
-                                    ppn_shifted(ppn_madd_simd(dm, s->x[n]), &by_s, n));
-            even.x[n] = ppn_madd_simd(p, s->x[n]);
+            ppn_lanes da = ppn_shifted_madd(dm, a->x[n], &by[0], n);
+            ppn_lanes ns = ppn_shifted_madd(ppn_get_low16_simd(n2 + n * 16), s->x[n], &by[1], n);
+            c[0].x[n] = ppn_add_simd(c[0].x[n], ppn_add_simd(da, ns));
+            a->x[n] = ppn_add_simd(ppn_shifted_madd(p, a->x[n], &by_a, n), ppn_shifted_madd(dm, s->x[n], &by_s, n));
+            s->x[n] = ppn_madd_simd(p, s->x[n]);
         }
-        ppn_put_cotangents(o, r, &odd);
-        ppn_put_cotangents(o, r + 1, &even);
+        a->e = odd;
+        s->e = ppn_sub_simd(ppn_reach(s->e), less);
     }
-    ppn_put_cotangents(o, 0, &base);
 }
 
 /* The cotangent of stage |i|'s input through the activation before it. Answers 0 where the plain way must do it. */
-static inline int ppn_return_jets(ppn_return *b, uint32_t i, ppn_run matrix) {
-    const ppn_network *net = b->pass.net;
+static inline int ppn_return_jets(ppn_return *b, uint32_t i) {
+    ppn_pass *p = &b->pass;
+    const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
-    uint32_t outer = ppn_blocks(ppn_stage_in(s)), inner = ppn_blocks(ppn_stage_out(s)), streams = b->pass.streams;
+    ppn_run matrix = ppn_matrix_run(net, p->weights, i);
+    uint32_t outer = ppn_blocks(ppn_stage_in(s)), inner = ppn_blocks(ppn_stage_out(s));
     int over_rows = !s->expand;
-    if (net->mode != PPN_JET || streams > PPN_STREAMS || inner > PPN_SPREAD || net->bits_gradients + matrix.bits > 30)
+    if (net->mode != PPN_JET || p->streams > PPN_STREAMS || inner > PPN_SPREAD ||
+        net->bits_gradients + matrix.bits > 30)
         return 0;
     ppn_return_chunk o;
     ppn_chunk c[PPN_STREAMS];
     ppn_columns columns;
     ppn_lanes wide = ppn_all_simd(16);
+    uint32_t rows = 0;
     o.b = b;
-    o.slopes = ppn_slopes_of(&b->pass, i - 1);
-    for (uint32_t r = 0; r < streams; r++) o.keys[r] = ppn_stream_rounding(b, r).key;
+    o.blocks = net->places[i].in_blocks;
+    for (uint32_t at = p->first; at < p->end; at++) {
+        ppn_enter_return(b, i, at);
+        for (uint32_t r = 0; r < p->streams; r++) o.keys[rows++] = ppn_stream_rounding(b, r).key;
+    }
     matrix.step = over_rows ? (int)outer : 1;
     columns.inner = inner;
     for (uint32_t panel = 0; panel < s->panels; panel++)
@@ -331,12 +360,19 @@ static inline int ppn_return_jets(ppn_return *b, uint32_t i, ppn_run matrix) {
             o.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
             o.column = panel * outer + k;
             ppn_take_columns(&columns, matrix, k, over_rows);
-            for (uint32_t r = 0; r < streams; r++) {
-                ppn_run row = ppn_run_at(ppn_cotangent_row(b, i, r), (int)(panel * inner));
-                ppn_chunk_product(row, &columns, matrix.bits, &c[r]);
-                ppn_encode_chunk(&c[r], o.count, wide, NULL, &b->pass.flags);
+            for (uint32_t q = 0; q < rows; q++) {
+                ppn_enter(p, p->first + q / p->streams);
+                ppn_run row = ppn_run_at(ppn_cotangent_row(b, i, q % p->streams), (int)(panel * inner));
+                ppn_chunk_product(row, &columns, matrix.bits, &c[q]);
             }
-            ppn_return_jet(&o, c);
+            for (uint32_t q = 0; q < rows; q += PPN_ROWS)
+                ppn_encode_chunks(c + q, rows - q < PPN_ROWS ? rows - q : PPN_ROWS, o.count, wide, NULL, &p->flags);
+            for (uint32_t at = p->first; at < p->end; at++) {
+                ppn_enter(p, at);
+                o.slopes = ppn_slopes_of(p, i - 1);
+                ppn_return_jet(&o, c + (at - p->first) * p->streams);
+            }
+            ppn_put_cotangents(&o, rows, c);
         }
     return 1;
 }

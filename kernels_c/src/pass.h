@@ -114,7 +114,20 @@ typedef struct {
     uint32_t at; /* microbatch within the batch */
     uint32_t streams;
     int flags;
+    uint32_t first, end; /* microbatches that go through a stage together */
 } ppn_pass;
+
+/* How many go together: in vector registers, enough to fill PPN_ROWS rows. */
+static inline uint32_t ppn_group(uint32_t streams) { return PPN_SIMD && streams < PPN_ROWS ? PPN_ROWS / streams : 1; }
+static inline void ppn_open_group(ppn_pass *p, uint32_t group) {
+    p->first = p->end;
+    p->end = p->batch->count - p->first < group ? p->batch->count : p->first + group;
+}
+/* Turn to a microbatch. */
+static inline void ppn_enter(ppn_pass *p, uint32_t at) {
+    p->at = at;
+    p->tape = p->batch->tape + (size_t)at * p->batch->tape_step;
+}
 
 /* Where the blocks of a product row go: encoded to SMX(bits) at |at|, or as they are to |values| if that is given. */
 typedef struct {
@@ -149,13 +162,16 @@ static inline int ppn_add_bias(const uint8_t *bias, uint32_t blocks, uint32_t co
 }
 
 /* A row times a stage matrix, over the matrix's rows or its columns, panel after panel (spec 3, 4). */
+#if PPN_M0
+void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows, ppn_sink sink);
+#else
 static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, ppn_run matrix, int over_rows,
                                  ppn_sink sink) {
     uint32_t high = ppn_blocks(s->rows), wide = ppn_blocks(s->cols);
     uint32_t inner = over_rows ? high : wide, outer = over_rows ? wide : high, blocks = s->panels * outer;
     ppn_ready left;
     matrix.step = over_rows ? (int)wide : 1;
-    if (matrix.turned != PPN_M0_PAIRS) matrix.turned = (uint8_t)over_rows;
+    matrix.turned = (uint8_t)over_rows;
     for (uint32_t column = 0, panel = 0; panel < s->panels; panel++) {
         ppn_run m = matrix;
         ppn_make_ready(&left, row, (int)inner, &matrix);
@@ -174,6 +190,7 @@ static inline void ppn_row_times(ppn_pass *p, const ppn_stage *s, ppn_run row, p
         if (row.exps) row = ppn_run_at(row, (int)inner);
     }
 }
+#endif
 
 /* Where the last stage puts a stream's products. */
 static inline ppn_sink ppn_output_sink(const ppn_pass *p, uint32_t i, uint32_t stream, int32_t *out,
@@ -187,9 +204,6 @@ static inline ppn_sink ppn_output_sink(const ppn_pass *p, uint32_t i, uint32_t s
 /* A stream's row among 16-bit rows of |blocks| blocks in the scratch: pre-activations forward, cotangents backward. */
 static inline uint8_t *ppn_row16_at(uint8_t *rows, uint32_t blocks, uint32_t stream) {
     return rows + stream * ppn_padded(ppn_run_bytes(blocks, 16));
-}
-static inline ppn_run ppn_row16(uint8_t *rows, uint32_t blocks, uint32_t stream) {
-    return ppn_stored(ppn_row16_at(rows, blocks, stream), blocks, 16);
 }
 
 /* What a closing stage keeps of its layer: p1 of stream 0 (naive: of all); kept blocks of the others, with exponents.
@@ -227,19 +241,27 @@ static inline uint8_t *ppn_next_row(const ppn_layer_out *o, uint32_t stream) {
 typedef struct {
     ppn_pass pass;
     uint8_t *gradients, *rows[2]; /* cotangent rows after and before the stage, always 16-bit */
-    ppn_block *column;            /* one block a stream */
     const int16_t *given;         /* the caller's cotangents */
     const int8_t *given_exps;
     ppn_counter counter;
-    uint32_t key; /* of the stage and microbatch */
+    uint32_t step_key, key; /* of the step; of the stage and microbatch */
 } ppn_return;
+
+static inline void ppn_enter_return(ppn_return *b, uint32_t i, uint32_t at) {
+    ppn_enter(&b->pass, at);
+    b->key = ppn_mix(ppn_mix(b->step_key ^ i) ^ (b->counter.first + at));
+}
+/* A stream's row of cotangents after (|before| 0) or before the stage. */
+static inline uint8_t *ppn_cotangent_at(const ppn_return *b, int before, uint32_t blocks, uint32_t stream) {
+    return ppn_row16_at(b->rows[before], blocks, (b->pass.at - b->pass.first) * b->pass.streams + stream);
+}
 
 static inline ppn_run ppn_cotangent_row(const ppn_return *b, uint32_t i, uint32_t stream) {
     const ppn_network *net = b->pass.net;
     uint32_t blocks = net->places[i].out_blocks, row = b->pass.at * b->pass.streams + stream;
     ppn_run run = {b->given, b->given_exps, 1, 1, 0, net->bits_gradients};
     if (i + 1 == net->stage_count) return ppn_run_at(run, (int)(row * blocks));
-    run = ppn_row16(b->rows[0], blocks, stream);
+    run = ppn_stored(ppn_cotangent_at(b, 0, blocks, stream), blocks, 16);
     run.bits = net->bits_gradients;
     return run;
 }

@@ -99,7 +99,8 @@ int ppn_plan(ppn_network *net, uint16_t directions, ppn_sizes *sizes) {
         net->places[i].bias_sum += header;
     }
     sizes->gradients += header;
-    sizes->scratch = 2 * ppn_rows16_bytes(net, streams) + streams * (uint32_t)sizeof(ppn_block);
+    uint32_t rows = PPN_SIMD && streams < PPN_ROWS ? PPN_ROWS : streams; /* of a group */
+    sizes->scratch = 2 * ppn_rows16_bytes(net, rows);
     sizes->scratch = sizes->scratch > chains ? sizes->scratch : chains;
     sizes->in_blocks = net->places[0].in_blocks;
     sizes->out_blocks = net->places[net->stage_count - 1].out_blocks;

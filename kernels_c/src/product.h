@@ -125,7 +125,7 @@ static inline int ppn_run_product(const ppn_run *a, const ppn_run *b, int n, int
     return top + headroom;
 }
 
-/* A left run made ready for many right runs of the same length and width. */
+/* A left run made ready for many right runs of the same length, width, step and |turned|. */
 typedef struct {
     ppn_run run;
     int n, headroom;
@@ -134,7 +134,7 @@ typedef struct {
     ppn_left left[PPN_SPREAD];
 #elif PPN_M0
     int spread;
-    ppn_m0_side left;
+    ppn_m0_factor left;
 #endif
 } ppn_ready;
 
@@ -150,7 +150,7 @@ static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, const ppn_ru
     for (int k = 0; k < n; k++) r->left[k] = ppn_spread_simd(&from, k * run.step);
 #elif PPN_M0
     r->spread = run.exps && run.bits + bits != 31; /* 31 bits: a shift of 1, which the assembly does not know */
-    if (r->spread && n <= ppn_m0_room(right)) ppn_m0_make_ready(&run, right, 0, n, &r->left);
+    if (r->spread) ppn_m0_make_ready(&r->run, right, n, r->headroom, &r->left);
 #endif
 }
 
@@ -173,7 +173,7 @@ static inline int ppn_ready_product(ppn_ready *r, const ppn_run *b, int32_t *out
         return top == UNUSED_TERM ? PPN_EMPTY_EXP : top + r->headroom;
     }
 #elif PPN_M0
-    if (r->spread) return ppn_m0_product(&r->run, b, r->n, r->headroom, &r->left, out);
+    if (r->spread) return ppn_m0_product(&r->run, &r->left, b, out);
 #endif
     return ppn_run_product(&r->run, b, r->n, r->headroom, out);
 }
@@ -201,9 +201,10 @@ static inline void ppn_product(const ppn_view *a, const ppn_view *b, int32_t *ou
     uint32_t rows = ppn_view_rows(a), inner = ppn_view_cols(a), cols = ppn_view_cols(b);
     for (uint32_t i = 0; i < rows; i++) {
         ppn_ready left;
-        ppn_make_ready(&left, ppn_view_line(a, i, a->transposed), (int)inner, &b->run);
+        ppn_run right = ppn_view_line(b, 0, !b->transposed);
+        ppn_make_ready(&left, ppn_view_line(a, i, a->transposed), (int)inner, &right);
         for (uint32_t j = 0; j < cols; j++) {
-            ppn_run right = ppn_view_line(b, j, !b->transposed);
+            right = ppn_view_line(b, j, !b->transposed);
             exps[i * cols + j] = (int16_t)ppn_ready_product(&left, &right, out + (i * cols + j) * 16);
         }
     }

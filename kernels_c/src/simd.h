@@ -9,6 +9,7 @@
 #ifndef PPN_SIMD
 #define PPN_SIMD 0
 #endif
+#define PPN_ROWS 5 /* rows of blocks that are worked on at once */
 #if PPN_SIMD
 #include <immintrin.h>
 #include <string.h>
@@ -66,6 +67,15 @@ static inline uint32_t ppn_fold_simd(ppn_lanes x) {
     z = _mm_or_si128(z, _mm_unpackhi_epi64(z, z));
     return (uint32_t)_mm_cvtsi128_si32(z) | (uint32_t)_mm_extract_epi32(z, 1);
 }
+/* four int8, each in the four lanes of a row */
+static inline ppn_lanes ppn_get_rows8_simd(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    const __m128i each = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    return _mm512_cvtepi8_epi32(_mm_shuffle_epi8(_mm_cvtsi32_si128(four), each));
+}
+/* Where block i is when sixteen were folded: block 4 i + j is in lane 4 j + i. */
+#define PPN_FOLDED _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
 /* Lane i: the number of bits of all lanes of x[i] >= 0 together. Blocks are folded side by side, halving each. */
 static inline ppn_lanes ppn_lengths_simd(const ppn_lanes x[16]) {
     __m512i y[8], z[4];
@@ -79,9 +89,22 @@ static inline ppn_lanes ppn_lengths_simd(const ppn_lanes x[16]) {
         y[i] = _mm512_or_si512(_mm512_unpacklo_epi32(z[2 * i], z[2 * i + 1]),
                                _mm512_unpackhi_epi32(z[2 * i], z[2 * i + 1]));
     y[0] = _mm512_or_si512(_mm512_unpacklo_epi64(y[0], y[1]), _mm512_unpackhi_epi64(y[0], y[1]));
-    /* block 4 i + j is in lane 4 j + i */
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_sub_epi32(_mm512_set1_epi32(32), _mm512_lzcnt_epi32(_mm512_permutexvar_epi32(order, y[0])));
+    return _mm512_sub_epi32(_mm512_set1_epi32(32), _mm512_lzcnt_epi32(_mm512_permutexvar_epi32(PPN_FOLDED, y[0])));
+}
+/* Lane i: the largest lane of x[i], which takes the same steps. */
+static inline ppn_lanes ppn_largest_simd(const ppn_lanes x[16]) {
+    __m512i y[8], z[4];
+    for (int i = 0; i < 8; i++)
+        y[i] = _mm512_max_epi32(_mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0x44),
+                                _mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0xEE));
+    for (int i = 0; i < 4; i++)
+        z[i] = _mm512_max_epi32(_mm512_shuffle_i64x2(y[2 * i], y[2 * i + 1], 0x88),
+                                _mm512_shuffle_i64x2(y[2 * i], y[2 * i + 1], 0xDD));
+    for (int i = 0; i < 2; i++)
+        y[i] = _mm512_max_epi32(_mm512_unpacklo_epi32(z[2 * i], z[2 * i + 1]),
+                                _mm512_unpackhi_epi32(z[2 * i], z[2 * i + 1]));
+    y[0] = _mm512_max_epi32(_mm512_unpacklo_epi64(y[0], y[1]), _mm512_unpackhi_epi64(y[0], y[1]));
+    return _mm512_permutexvar_epi32(PPN_FOLDED, y[0]);
 }
 /* Lane 4 i + j: the sum of column j of block i, for four blocks of int16. */
 static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
@@ -200,6 +223,24 @@ static inline ppn_lanes ppn_lengths_simd(const ppn_lanes x[16]) {
     for (int i = 0; i < 16; i++) out[i] = 32 - (int)_lzcnt_u32(ppn_fold_simd(x[i]));
     return ppn_get_simd(out);
 }
+static inline ppn_lanes ppn_largest_simd(const ppn_lanes x[16]) {
+    int32_t out[16];
+    for (int i = 0; i < 16; i++) {
+        __m256i y = _mm256_max_epi32(x[i].low, x[i].high);
+        __m128i z = _mm_max_epi32(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
+        z = _mm_max_epi32(z, _mm_unpackhi_epi64(z, z));
+        out[i] = _mm_cvtsi128_si32(_mm_max_epi32(z, _mm_shuffle_epi32(z, 1)));
+    }
+    return ppn_get_simd(out);
+}
+static inline ppn_lanes ppn_get_rows8_simd(const int8_t *p) {
+    int32_t four;
+    memcpy(&four, p, 4);
+    const __m128i each = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
+    __m128i x = _mm_shuffle_epi8(_mm_cvtsi32_si128(four), each);
+    ppn_lanes out = {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))};
+    return out;
+}
 static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
     __m128i sums[4];
     for (int i = 0; i < 4; i++) {
@@ -245,9 +286,21 @@ PPN_LANES_SHIFT(left, sll_epi32)
 PPN_LANES_SHIFT(down, srl_epi32) /* logical */
 PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
 
+/* acc + the sums of two products of int16 in each lane */
+static inline ppn_lanes ppn_madd_onto_simd(ppn_lanes acc, ppn_lanes x, ppn_lanes y) {
+#if PPN_SIMD >= 3
+    return _mm512_dpwssd_epi32(acc, x, y);
+#else
+    return ppn_add_simd(acc, ppn_madd_simd(x, y));
+#endif
+}
 /* ppn_rnd() for 0 <= s <= 30 */
 static inline ppn_lanes ppn_rnd_simd(ppn_lanes x, int s) {
     return ppn_asr_simd(ppn_add_simd(x, ppn_all_simd((1 << s) >> 1)), s);
+}
+/* the same of ppn_madd_simd(x, y) */
+static inline ppn_lanes ppn_rnd_madd_simd(ppn_lanes x, ppn_lanes y, int s) {
+    return ppn_asr_simd(ppn_madd_onto_simd(ppn_all_simd((1 << s) >> 1), x, y), s);
 }
 /* ppn_mix() */
 static inline ppn_lanes ppn_mix_simd(ppn_lanes x) {

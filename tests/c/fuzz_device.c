@@ -100,7 +100,7 @@ static int configure(const uint8_t *payload, uint32_t n) {
     check(s.device == (uint32_t)bytes, "two sizes of one device");
     uint64_t shared = (uint64_t)s.device + s.weights + s.rows;
     uint64_t own = cores * ((uint64_t)s.gradients + s.scratch + s.numbers);
-    uint32_t slots = cores + below(8), keep = one_in(2) ? slots : slots - cores;
+    uint32_t slots = cores + below(8);
     uint64_t room = (uint64_t)slots * s.tape;
     if (room < s.parameters) room = s.parameters;
     if (shared + own + room > MEMORY) {
@@ -116,7 +116,6 @@ static int configure(const uint8_t *payload, uint32_t n) {
     made->tapes = memset(take(tapes), 0, tapes);
     made->cores = cores;
     made->slots = slots;
-    made->keep = keep;
     for (uint32_t k = 0; k < cores; k++) {
         made->core[k].gradients = memset(take(s.gradients), 0, s.gradients);
         made->core[k].scratch = memset(take(s.scratch), 0, s.scratch);

@@ -28,6 +28,7 @@ class Poisson2DWaves(Problem):
     description = "lap u = f with `frequency` half waves a side of the unit square, boundary hard"
     options: ClassVar = {"frequency": 2.0}
     defaults: ClassVar = {
+        "precision": "w8a12g12",  # with 8-bit activations errors of low frequency hide in the residual's noise
         "hidden": 64,
         "layers": 2,
         "tt": (8, 8),

@@ -29,7 +29,9 @@ class TwoBody(Problem):
         "layers": 4,
         "tt": (8, 16),
         "directions": 16,
-        "learning_rate": 0.001,
+        "activation": "sine",  # tanh has no curvature where these inputs, small in 100-D, begin
+        "omega": 2.0,
+        "learning_rate": 0.01,
         "steps": 10000,
     }
 

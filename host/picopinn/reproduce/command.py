@@ -31,13 +31,14 @@ def _reproduce(
     seeds: Annotated[int | None, typer.Option(help="Seeds a row, at most.", min=1, show_default="5")] = None,
     jobs: Annotated[int, typer.Option(help="Runs side by side.", min=1)] = 1,
     write_only: Annotated[bool, typer.Option("--write-only", help="Train nothing; write what there is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors only.")] = False,
 ) -> None:
     """Train every row of the table of results, and write it. An interrupted call is continued by the same call."""
     folder = out or (RUNS / "quick" if quick else Path("docs"))
     rows = wanted(problems or [], quick)
     asked = cells(rows, seeds)
     results = folder / "results"
-    console = Console()
+    console = Console(quiet=quiet)
     left = [cell for cell in asked if load(cell, results) is None]
     console.print(f"{len(asked)} runs, {len(left)} to train", highlight=False)
     done = len(asked) - len(left)
