@@ -1,7 +1,7 @@
 """A trained solver at work: our kernels against TensorFlow Lite, one thread, and on an emulated Raspberry Pi Pico.
 
-Each round calls all of them, one after the other, so that what else the machine does falls on all. A round counts the
-fastest of a side's calls, and the table has medians of rounds.
+Each round calls all of them, one after the other; it counts the processor's time of the fastest of a side's calls, so
+that what else the machine does matters little. The table has medians of rounds.
 Ours is ``Solver.predict``, from reals to reals; of TensorFlow Lite the interpreter's ``invoke`` alone. On the board it
 is the time of ``u(0.3, 0.7)`` at MicroPython's prompt, by the board's own clock.
 
@@ -77,9 +77,9 @@ def ours(solver: Trained, x: np.ndarray) -> float:
     """Seconds of the fastest call."""
     times = []
     for _ in range(REPEATS):
-        started = time.perf_counter()
+        started = time.process_time()
         solver.solver.predict(x)
-        times.append(time.perf_counter() - started)
+        times.append(time.process_time() - started)
     return min(times)
 
 

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,7 +43,7 @@ from picopinn.errors import PicopinnError, UsageError
 from picopinn.link import emulator, ports
 from picopinn.link.session import LinkLostError, Session
 from picopinn.problems import Condition, Constraint, Field, check, linearize
-from picopinn.runs import FORMAT, Checkpoint
+from picopinn.runs import FORMAT, Run
 from picopinn.settings import Settings
 from picopinn.smx import SMX
 
@@ -282,30 +282,7 @@ def described(old: str, new: str) -> Callable[[Bench], object]:
     return lambda bench: boards.read(bench.write("mine.toml", PICO.replace(old, new)))
 
 
-def unfinished(bench: Bench) -> None:
-    settings = replace(Settings.from_toml((bench.folder / "run/config.toml").read_text()), steps=4)
-    checkpoint = Checkpoint.read(bench.folder / "run/checkpoint.npz")
-    bench.write("run/config.toml", settings.to_toml())
-    bench.write("run/checkpoint.npz", replace(checkpoint, settings=settings).to_bytes())
-
-
 FILES += [
-    Case("a format", "export run --to x.pdf", 2, "--to x.pdf is no format", "give FILE.tflite"),
-    Case(
-        "an export that exists", "export run --to a.npz", 2, "a.npz exists", "replace it with --force", files(a__npz="")
-    ),
-    Case("no format", "export run", 2, "--to", "see picopinn export --help"),
-    Case(
-        "a path under a file", "export run --to a.x/u.npz", 1, "u.npz: Not a dir", "choose another --to", files(a__x="")
-    ),
-    Case("INT8 in C", "export run --to c --int8", 2, "--int8 is for .tflite files", "leave it out"),
-    Case("floats in C", "export run --to c", 2, "computes in integers and this run in float32", "export it as .tflite"),
-    Case("floats on a board", "export run --to board", 2, "and this run in float32", "export it as .tflite"),
-    Case("an unfinished run", "export run --to npz", 1, "run stands at step 3 of 4", "--resume run, then", unfinished),
-    Case("a run of nothing", "export nowhere --to npz", 2, "no run directory nowhere", "give the folder"),
-    Case(
-        "a place to export to", "export run --to no/x.npz", 1, "cannot write no/x.npz: No such", "choose another --to"
-    ),
     Case(
         "a board without a key",
         described('arch = "armv6m"', ""),
@@ -323,6 +300,30 @@ FILES += [
     Case("a USB id", described('"2e8a:0005"', '"2E8A/5"'), UsageError, "mine.toml: usb", "ids such as '2e8a:0005'"),
     Case("a text", described('arch = "armv6m"', "arch = 6"), UsageError, "mine.toml: arch = 6", "is not a text"),
     Case("no TOML", described("cores = 2", "cores ="), UsageError, "mine.toml: Invalid value", "line 5"),
+]
+
+# -- exports ----------------------------------------------------------------------------------------------------------
+
+
+def begun(bench: Bench) -> None:
+    """A run with all its steps before it."""
+    settings = Settings.from_toml((bench.folder / "run/config.toml").read_text())
+    Run.create(bench.folder / "begun", settings, settings.solver(1).state())
+
+
+NOWHERE = "export nowhere --to npz | flash --board rp2040 --solver nowhere"
+UNDER_WAY = "export begun --to npz | flash --board rp2040 --solver begun"
+AS_INTEGERS = "export run --to c | export run --to board | flash --board rp2040 --solver run"
+EXPORT = [
+    Case("to export nothing", NOWHERE, 2, "no run directory nowhere", "give the folder"),
+    Case("a run under way", UNDER_WAY, 1, "begun stands at step 0 of 3", "picopinn train --resume begun", begun),
+    Case("a format", "export run --to onnx | export run --to u.onnx", 2, "is no format", "or tflite, c, npz or board"),
+    Case("no format", "export run", 2, "Missing option.*--to", "see picopinn export --help"),
+    Case("INT8 elsewhere", "export run --to u.h --int8", 2, "--int8 is for .tflite files", "leave it out"),
+    Case("a file there", "export run --to u.npz", 2, "u.npz exists", "replace it with --force", files(u__npz="mine")),
+    Case("no folder", "export run --to no/u.npz", 1, "cannot write no/u.npz: No such", "choose another --to"),
+    Case("under a file", "export run --to f.x/u.npz", 1, "f.x/u.npz: Not a dir", "another --to", files(f__x="")),
+    Case("floats as integers", AS_INTEGERS, 2, "computes in integers", "as .tflite or .npz.* --precision w8a8g12"),
 ]
 
 # -- the library ------------------------------------------------------------------------------------------------------
@@ -517,7 +518,13 @@ API: list[Case] = [
     Case(
         "an instruction set", lambda b: kernels.kernels("mmx"), UsageError, "'mmx' does not run here", "choose portable"
     ),
-    Case("MicroPython unbuilt", unbuilt, PicopinnError, r"no MicroPython \(sources\) is in", "run `invoke setup`"),
+    Case(
+        "MicroPython unbuilt",
+        unbuilt,
+        PicopinnError,
+        r"no MicroPython \(sources\) is (built|in )",
+        "run `invoke setup`",
+    ),
     Case(
         "MicroPython for others",
         lambda b: toolchain.board_firmware("stm32f4"),
@@ -622,13 +629,6 @@ def at_prompt(said: bytes) -> Callable[[Bench], object]:
 
 
 FLASH = [
-    Case("no solver", "flash --board rp2040 --solver nowhere", 2, "no run directory nowhere", "give the folder"),
-    Case(
-        "half a solver", "flash --board rp2040 --solver run", 1, "run stands at step 3 of 4", "--resume run", unfinished
-    ),
-    Case(
-        "a solver in floats", "flash --board rp2040 --solver run", 2, "a board computes in integers", "one with --prec"
-    ),
     Case("two places", "flash --board rp2040 --volume v --port p", 2, "at a volume or at a port", "give one of"),
     Case("no board to flash", "flash --board rp2040", 2, "no Raspberry Pi Pico is here", "BOOTSEL held", boards_here()),
     Case(
@@ -791,7 +791,7 @@ LINK = [
     ),
 ]
 
-ERRORS = CLI + FILES + API + FLASH + LINK
+ERRORS = CLI + FILES + EXPORT + API + FLASH + LINK
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Runs ``.tflite`` models, in an environment that has a runtime of TensorFlow Lite and NumPy only.
 
-    run.py OUT.npz X.npy REPEATS MODEL...    values of each model at X (n, D) and seconds of a call, in OUT.npz
+    run.py OUT.npz X.npy REPEATS MODEL...    values of each model at X (n, D) and the processor's seconds of a call
 
 Reals are quantized and dequantized here, by what the model says of its input and output; that is not timed.
 """
@@ -50,9 +50,9 @@ def main(out, points, repeats, *models):
     seconds = np.empty((len(models), int(repeats)))
     for repeat in range(int(repeats)):
         for number, interpreter in enumerate(interpreters):
-            start = time.perf_counter()
+            start = time.process_time()
             interpreter.invoke()
-            seconds[number, repeat] = time.perf_counter() - start
+            seconds[number, repeat] = time.process_time() - start
     np.savez(out, seconds=seconds, **results)
 
 

@@ -100,7 +100,7 @@ class Trained:
         self._solver = bytearray(native.SOLVER)
         weights, rows, scratch, numbers = self._memory
         core = (bytearray(4), scratch, numbers)  # it has no gradients
-        native.solver_open(self._solver, self._device, weights, rows, self._tapes, 1, 1, [core])
+        native.solver_open(self._solver, self._device, weights, rows, self._tapes, 1, [core])
 
     def _fill(self, file, place):
         """Read the parameters to where LOAD looks for them."""

@@ -104,7 +104,7 @@ void picopinn_crew_close(picopinn_crew *crew) {
 }
 
 picopinn_crew *picopinn_crew_open(uint32_t size) {
-    picopinn_crew *crew = calloc(1, sizeof *crew);
+    picopinn_crew *crew = size > UINT16_MAX ? NULL : calloc(1, sizeof *crew); /* ppn_share counts to that */
     if (!crew) return NULL;
     crew->size = size;
     pthread_mutex_init(&crew->lock, NULL);
@@ -131,7 +131,7 @@ static int run(picopinn_crew *crew, picopinn_work work, const void *of) {
 }
 void picopinn_crew_close(picopinn_crew *crew) { free(crew); }
 picopinn_crew *picopinn_crew_open(uint32_t size) {
-    picopinn_crew *crew = malloc(sizeof *crew);
+    picopinn_crew *crew = size > UINT16_MAX ? NULL : malloc(sizeof *crew);
     if (crew) crew->size = size;
     return crew;
 }

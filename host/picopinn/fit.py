@@ -314,15 +314,15 @@ def kernel_cycles(program: Program, passes: list[tuple[int, int]], board: Board)
     Raises:
         UsageError: nobody has measured the board.
     """
-    from .kernels import board_sizes
+    from .kernels import board_sizes  # as above
 
     if board.cycles is None:
         raise UsageError(f"nobody has measured the cycles of a {board.title} yet: choose rp2040")
     kinds = (messages.FORWARD, messages.BACKWARD)
     told = [Message(kind, 0, 0, *batch) for kind in kinds for batch in passes]
     tapes = sum(count for count, _ in passes)
-    sizes = board_sizes(program_bytes(program, max(directions for _, directions in passes)))
-    regions = dict(zip(messages.REGIONS, sizes, strict=True))
+    most = max(directions for _, directions in passes)
+    regions = dict(zip(messages.REGIONS, board_sizes(program_bytes(program, most)), strict=True))
     return _kernel_cycles(program, told, board.cycles, Memory(regions, 0, 0, tapes, board.cores))
 
 

@@ -199,7 +199,7 @@ def _cached(name: str, key: str, make: Callable[[Path], None] | None) -> Path:
     if make is None:
         advice = f" --board {name}" if name in RP2_BOARDS else ""
         what = name if name in RUNTIMES else f"MicroPython ({name})"
-        raise ToolchainError(f"no {what} is in {folder.parent}: run `invoke setup{advice}`")
+        raise ToolchainError(f"no {what} is built: run `invoke setup{advice}`")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with _lock(folder.parent / f"{name}.lock"):
         if folder.is_dir():

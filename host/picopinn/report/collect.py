@@ -50,12 +50,20 @@ def story(run: Run, many: int = 1) -> Story:
     """What is told of a run as of its checkpoint; beside ``many`` others, less of each."""
     solver = run.settings.solver(1)
     solver.restore(run.checkpoint.state)
-    return told(run, solver, run.rows(), run.ranges(), run.checkpoint.seconds, many)
-
-
-def told(run: Run, solver: Solver, rows: Sequence[Row], ranges: Ranges, seconds: float, many: int = 1) -> Story:
-    """The same of a run whose solver, metrics and ranges are at hand."""
     floors = solver.problem.trivial_floor()
+    return told(run, solver, floors, run.rows(), run.ranges(), run.checkpoint.seconds, many)
+
+
+def told(
+    run: Run,
+    solver: Solver,
+    floors: Mapping[str, float],
+    rows: Sequence[Row],
+    ranges: Ranges,
+    seconds: float,
+    many: int = 1,
+) -> Story:
+    """The same of a run whose solver, the floors of its problem, metrics and ranges are at hand."""
     data = {
         "name": str(run.path),
         "title": describe.title(run.settings),

@@ -29,6 +29,7 @@ class Watch:
     def __init__(self, run: Run, solver: Solver, port: int) -> None:
         self._run, self._solver = run, solver
         self._rows, self._ranges = run.rows(), run.ranges()
+        self._floors = solver.problem.trivial_floor()
         self._shown: tuple[Story, bool, int] = (self._story(), True, 1)  # replaced as a whole: no lock is needed
         self._asked = 0.0  # when a page last asked for news
         self._told = threading.Event()  # a page has the end
@@ -62,7 +63,7 @@ class Watch:
 
     def _story(self) -> Story:
         seconds = self._rows[-1].seconds if self._rows else 0.0
-        return told(self._run, self._solver, self._rows, self._ranges, seconds)
+        return told(self._run, self._solver, self._floors, self._rows, self._ranges, seconds)
 
     def _page(self) -> bytes:
         story, live, version = self._shown
