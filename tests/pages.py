@@ -68,7 +68,7 @@ def exists(name: str, page: Path) -> bool:
 def run(folder: Path, command: Sequence[str]) -> str:
     """What a command prints in a folder; Python and picopinn are those of the tests, and a warning is an error."""
     here = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": here, "PYTHONWARNINGS": "error"}
+    environment = {**os.environ, "PATH": here, "PYTHONWARNINGS": "error", "PICOPINN": str(ROOT)}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
     return done.stdout
@@ -82,10 +82,11 @@ def python(folder: Path, *arguments: str) -> str:
 def follow(page: Path, folder: Path, bash: Sequence[str]) -> int:
     """Do what a page says, in a folder that is empty at first; answers how many blocks ran.
 
-    Blocks of Python make the file ``mine.py``, which runs where a command says so, and at the end if none did since.
-    A block of output is compared with what was printed last. Of a block that needs a board the options are checked.
+    Blocks of Python make the file ``mine.py``, which runs where its output is shown, where a command says so, and at
+    the end if it did not since. A block of output is compared with what the block before it printed. Of a block that
+    needs a board the options are checked.
     """
-    printed, ran, pending = "", 0, False
+    printed, ran, pending, last = "", 0, False, ""
     for block in blocks(page):
         if block.language in FILES:
             with open(folder / FILES[block.language], "a", encoding="utf-8") as file:
@@ -97,9 +98,10 @@ def follow(page: Path, folder: Path, bash: Sequence[str]) -> int:
             printed, ran = run(folder, [*bash, "-euo", "pipefail", "-c", block.text]), ran + 1
             pending = pending and "mine" not in block.text
         elif block.language == "text":
-            printed = python(folder, FILES["python"]) if pending else printed
-            pending = False
+            if last == "python":
+                printed, pending = python(folder, FILES["python"]), False
             compare(block.text, printed)
+        last = block.language
     if pending:
         python(folder, FILES["python"])
     return ran

@@ -14,6 +14,8 @@ import pytest
 LANGUAGES = {"", "python", "sh", "text", "toml"}  # "": a diagram
 SPOKEN = re.compile(r"emulated:|--device unix")  # what needs MicroPython
 
+COMMAND = re.compile(r"^ *(?:picopinn|python|invoke|import|from) ", re.MULTILINE)
+
 Need = Callable[[str, str], list[str]]
 
 
@@ -21,6 +23,7 @@ Need = Callable[[str, str], list[str]]
 def test_every_block_of_a_page_runs(page: Path, tmp_path: Path, need: Need, request: pytest.FixtureRequest) -> None:
     found = pages.blocks(page)
     assert {block.language for block in found if not block.language.startswith("{")} <= LANGUAGES
+    assert not [block for block in found if not block.language and COMMAND.search(block.text)]  # or it would not run
     if any(SPOKEN.search(block.text) for block in found):
         request.getfixturevalue("bare_image")  # tells what is missing
     pages.follow(page, tmp_path, need("bash", "apt-get install bash"))
