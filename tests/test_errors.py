@@ -134,7 +134,7 @@ CLI = [
     Case("a network too large", "fit poisson2d --board rp2040 --dense", 2, "does not fit", "smaller --hidden, --rank"),
     Case("an unmeasured board", "fit poisson2d --board rp2350", 2, "nobody has measured", "choose rp2040"),
     Case("a board", "fit poisson2d --board rp2041", 2, "no board 'rp2041'", "there are rp2040, rp2350, stm32f4"),
-    Case("no problem of PINTA", "pinta cost burgers", 2, "'burgers' is unknown", "the problems are .*hjb20d"),
+    Case("no problem of PINTA", "pinta cost burgers", 2, "'burgers' is unknown", "hjb20d.*or give a workload file"),
     Case("a grouping", "pinta cost poisson2d --by colour", 2, "--by 'colour'", "layer, phase, operation, level"),
     Case("no point of PINTA", "workload poisson2d --batch 0", 2, "got 0", "batch must be at least 1"),
     Case("a batch of PINTA", "workload poisson2d --batch 0", 2, "batch must be at least 1", "got 0"),

@@ -27,12 +27,13 @@ from .estimators import Estimator, Kind
 from .network import DEFAULT_PRECISION, Activation, Network, Precision
 from .output import AsJson, show, show_json
 from .problems import REGISTRY
+from .settings import Settings
 from .smx import blocks_of
 
 
 @dataclass(frozen=True)
 class Setting:
-    """How a published work trained a problem: dense network, batch, directions of its Stein estimator."""
+    """How a problem is trained: its network and points, and the directions of the published Stein estimator."""
 
     dimensions: int
     hidden: int
@@ -44,7 +45,6 @@ class Setting:
     boundary: int
     pairs: int
     sigma: float
-    source: str
 
     def network(self, dense: bool = False) -> Network:
         """Its network; the hidden square layers as tensor trains unless ``dense``."""
@@ -58,32 +58,34 @@ class Setting:
         )
 
 
-# Only setting_of reads this table. Sizes, batches and directions are those of the sources; the tensor trains are this
-# project's, of hjb20d its rank.
-_HE = "He et al., AISTATS 2023"
-SETTINGS = {
-    "poisson2d": Setting(2, 256, 3, "tanh", (16, 16), 8, 100, 100, 512, 0.01, _HE),
-    "hjb20d": Setting(21, 512, 2, "sine", (16, 32), 2, 100, 0, 1024, 0.1, "Zhao et al., tensor-train PINNs"),
-    "heat100d": Setting(101, 256, 3, "tanh", (16, 16), 8, 50, 100, 1024, 0.01, _HE),
-}
+# Antithetic pairs and sigma: He et al. (AISTATS 2023) for poisson2d and heat100d, Zhao et al. (arXiv 2308.09858) for
+# hjb20d. Networks and points are those of `picopinn train`, which are theirs but for the tensor trains.
+_PUBLISHED = {"poisson2d": (512, 0.01), "hjb20d": (1024, 0.1), "heat100d": (1024, 0.01)}
 
 
 def setting_of(problem: str) -> Setting:
-    """The published setting of a problem, or this project's defaults for one that has none.
+    """What `picopinn train` takes for a problem, and published pairs; where there are none, as many as dimensions.
 
     Raises:
         UsageError: no such problem.
     """
-    if problem in SETTINGS:
-        return SETTINGS[problem]
     if problem not in REGISTRY:
-        known = ", ".join(sorted({*SETTINGS, *REGISTRY}))
-        raise UsageError(f"problem {problem!r} is unknown: the problems are {known}")
-    dimensions = REGISTRY[problem].dimensions
-    plain = Network(dimensions)
-    tt = plain.tt or (plain.hidden,)
+        known = ", ".join(sorted(REGISTRY))
+        raise UsageError(f"problem {problem!r} is unknown: the problems are {known}, or give a workload file")
+    settings = Settings.of(problem)
+    network, conditions = settings.network(), len(settings.pde().conditions())
+    pairs, sigma = _PUBLISHED.get(problem, (network.inputs, Estimator.sigma))
     return Setting(
-        dimensions, plain.hidden, plain.layers, plain.activation, tt, plain.rank, 100, 100, dimensions, 0.01, "defaults"
+        network.inputs,
+        network.hidden,
+        network.layers,
+        network.activation,
+        network.tt or (network.hidden,),
+        network.rank,
+        settings.batch,
+        settings.batch * conditions,
+        pairs,
+        sigma,
     )
 
 
@@ -141,7 +143,7 @@ def _workload(
     precision: Widths = DEFAULT_PRECISION,
     dense: Dense = False,
     batch: Annotated[
-        int | None, typer.Option(help="Points inside, and on the boundary.", show_default="published")
+        int | None, typer.Option(help="Points inside, and on the boundary.", show_default="as trained")
     ] = None,
     json: AsJson = False,  # as `picopinn pinta` reads it
 ) -> None:

@@ -26,7 +26,7 @@ class HJB20D(Problem):
     defaults: ClassVar = {
         "hidden": 512,
         "layers": 2,
-        "tt": (8, 8, 8),
+        "tt": (16, 32),
         "rank": 2,
         "activation": "sine",
         "learning_rate": 0.003,
