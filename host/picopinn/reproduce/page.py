@@ -7,16 +7,17 @@ from collections.abc import Iterable, Sequence
 from ..problems import get
 from ..settings import Settings
 from .blocks import costs
-from .rows import DEFAULT
+from .rows import DEFAULT, SEEDS
 from .summary import Line, against_float, comparisons, find, floors
 
 _HEAD = """# Results
 
 Written by {command}; every row's command trains its first seed, `--seed 1` and so on the others. Errors are relative
 L2 at the problem's test points: mean, sample standard deviation, seeds. "to float" divides the mean by that of dense
-float32 with the same steps, points and seeds. Bytes are those of the parameters as they travel. Milliseconds a step are
-processor time on one thread, the median of the seeds. A floor is what the best constant or linear function reaches.
-Each run's result lies in [results/](results), one file each.
+float32 with the same steps and points, over the seeds that both have. Bytes are those of the parameters as they travel.
+Milliseconds a step are processor time on one thread, the median of the seeds. A floor is what the best constant or
+linear function reaches. Each run's result lies in `results/`, one file each; a row with fewer than {seeds} seeds was
+too slow for more.
 """
 _COLUMNS = ("row", "parameters", "bytes", "relative L2", "std", "seeds", "to float", "ms/step", "command")
 
@@ -29,7 +30,7 @@ def page(tables: Sequence[Line], command: str, pictures: Iterable[str]) -> str:
         command: that wrote it.
         pictures: file names beside the page.
     """
-    parts = [_HEAD.format(command=command), _machines(tables)]
+    parts = [_HEAD.format(command=command, seeds=SEEDS), _machines(tables)]
     for problem in dict.fromkeys(line.row.problem for line in tables):
         parts.append(_problem(problem, [line for line in tables if line.row.problem == problem]))
     parts += [_claims(tables), _blocks(tables)]
@@ -50,14 +51,21 @@ def _machines(lines: Sequence[Line]) -> str:
 def _problem(problem: str, lines: Sequence[Line]) -> str:
     kind = get(problem)
     told = ", ".join(f"best {name} {error:.2e}" for name, error in floors(problem).items())
-    text = f"## {problem}\n\n{kind.description}. Floors: {told}.\n\n" + _table(
-        _COLUMNS, [_cells(lines, line) for line in lines]
-    )
+    text = f"## {problem}\n\n{kind.description}. Default: {_default(problem)}. Floors: {told}.\n\n"
+    text += _table(_COLUMNS, [_cells(lines, line) for line in lines])
     for name, true in kind.true_unknowns.items():
         text += f"\n`{name}` is {true:g}:\n\n" + _table(
             ("row", "found, by seed", "largest error"), [_found(line, name, true) for line in lines if line.errors]
         )
     return text
+
+
+def _default(problem: str) -> str:
+    """What the row of this name trains."""
+    s = Settings.of(problem)
+    layers = f"{s.layers} hidden layers of {s.hidden}, TT {'x'.join(map(str, s.tt or ()))} rank {s.rank}"
+    length = f"{s.steps:,} steps of {s.batch} points, learning rate {s.learning_rate:g}"
+    return f"{s.precision}, {layers}, {s.activation}, {s.estimator} K = {s.directions}, {length}"
 
 
 def _cells(lines: Sequence[Line], line: Line) -> list[str]:

@@ -36,6 +36,7 @@ def by_steps(lines: Sequence[Line]) -> bytes:
 
 def by_bytes(lines: Sequence[Line]) -> bytes:
     """Error against bytes of the parameters, a panel a problem, a point a row."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     def draw(axes: Axes, mine: Sequence[Line]) -> None:
         for line in mine:
@@ -43,7 +44,10 @@ def by_bytes(lines: Sequence[Line]) -> bytes:
                 size, known = line.results[0]["bytes"], line.row.name in _SHOWN
                 colour = _SHOWN.get(line.row.name, "#c9cdd3")
                 axes.loglog(size, line.mean, "o", color=colour, label=line.row.name if known else None)
-        axes.set(xlabel="bytes of the parameters")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter(lambda size, _: f"{size / 1000:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set(xlabel="kB of the parameters")
 
     return _panels(lines, draw)
 

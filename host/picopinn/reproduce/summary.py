@@ -76,15 +76,24 @@ def comparisons(lines: Sequence[Line]) -> list[Comparison]:
             ("contract partially, then quantize", SEQUENTIAL, DEFAULT, 1.0),
         ):
             left, right = find(lines, problem, worse), find(lines, problem, better)
-            if left and right and right.mean > 0:
-                found.append(Comparison(claim, problem, worse, better, left.mean / right.mean, bar))
+            if left and right and (times := ratio(left, right)) is not None:
+                found.append(Comparison(claim, problem, worse, better, times, bar))
     return found
 
 
 def against_float(lines: Sequence[Line], line: Line) -> float | None:
-    """A line's error as a ratio to dense float32 of the same problem."""
+    """A line's error as a ratio to dense float32 of the same problem; None if they share no seed."""
     yardstick = find(lines, line.row.problem, DENSE_FLOAT)
-    return line.mean / yardstick.mean if yardstick else None
+    return ratio(line, yardstick) if yardstick else None
+
+
+def ratio(line: Line, other: Line) -> float | None:
+    """Of their mean errors over the seeds that both have; None if there is none."""
+    both = {result["seed"] for result in line.results} & {result["seed"] for result in other.results}
+    if not both:
+        return None
+    above, below = (Line(one.row, [r for r in one.results if r["seed"] in both]).mean for one in (line, other))
+    return above / below
 
 
 def floors(problem: str) -> dict[str, float]:
