@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from ..problems import get
 from ..settings import Settings
 from .blocks import costs
-from .rows import DEFAULT, SEEDS
+from .rows import DEFAULT
 from .summary import Line, against_float, comparisons, find, floors
 
 _HEAD = """# Results
@@ -16,8 +16,8 @@ Written by {command}; every row's command trains its first seed, `--seed 1` and 
 L2 at the problem's test points: mean, sample standard deviation, seeds. "to float" divides the mean by that of dense
 float32 with the same steps and points, over the seeds that both have. Bytes are those of the parameters as they travel.
 Milliseconds a step are processor time on one thread, the median of the seeds. A floor is what the best constant or
-linear function reaches. Each run's result lies in `results/`, one file each; a row with fewer than {seeds} seeds was
-too slow for more.
+linear function reaches. Each run's result lies in `results/`, one file each; the same command trains the seeds that
+a row lacks.
 """
 _COLUMNS = ("row", "parameters", "bytes", "relative L2", "std", "seeds", "to float", "ms/step", "command")
 
@@ -30,7 +30,7 @@ def page(tables: Sequence[Line], command: str, pictures: Iterable[str]) -> str:
         command: that wrote it.
         pictures: file names beside the page.
     """
-    parts = [_HEAD.format(command=command, seeds=SEEDS), _machines(tables)]
+    parts = [_HEAD.format(command=command), _machines(tables)]
     for problem in dict.fromkeys(line.row.problem for line in tables):
         parts.append(_problem(problem, [line for line in tables if line.row.problem == problem]))
     parts += [_claims(tables), _blocks(tables)]
