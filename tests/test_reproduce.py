@@ -113,11 +113,12 @@ def test_an_interrupted_table_continues_in_the_midst_of_a_run(tmp_path: Path) ->
 
 LONG = {**SMALL, "steps": 400_000}  # longer than any computer takes to be interrupted
 INTERRUPTED = f"""
-import sys
+import signal, sys
 from pathlib import Path
 from picopinn import train as training
 from picopinn.reproduce.cells import Cell, train
 from picopinn.reproduce.rows import Row
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
 folder = Path(sys.argv[1])
 train([Cell(Row("poisson2d", "long", {LONG}), 0)], folder / "results", folder / "runs", 1, print)
 """
