@@ -115,7 +115,6 @@ LONG = {**SMALL, "steps": 400_000}  # longer than any computer takes to be inter
 INTERRUPTED = f"""
 import signal, sys
 from pathlib import Path
-from picopinn import train as training
 from picopinn.reproduce.cells import Cell, train
 from picopinn.reproduce.rows import Row
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job inherits that it is ignored
