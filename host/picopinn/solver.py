@@ -99,7 +99,7 @@ class Solver:
         _check_shapes(problem, self.network, self.estimator)
         self.engine = engine or _engine(self.network, self.estimator.mode, precision, seed, threads)
         self.step_number = 0
-        self._parts = parts_read(problem)
+        self._parts, self._conditions = parts_read(problem), problem.conditions()
         self._drawn: dict[int, _Drawn] = {}  # by step
         self._framed: Frame | None = None
         self.master = self._initial()
@@ -204,7 +204,7 @@ class Solver:
         rng = np.random.default_rng([self.seed, _STEPS, step])
         inner = self.problem.interior(rng, self.batch)
         conditions = []
-        for one in self.problem.conditions():
+        for one in self._conditions:
             points, target = one.draw(rng, self.batch)
             conditions.append(_AtCondition(points, np.full(len(points), one.weight / len(points)), target))
         return _Drawn(inner, conditions, self.estimator.draw(rng, self.problem.dimensions, self.problem.time))

@@ -88,7 +88,8 @@ class Problem:
         raise UsageError(f"problem {self.name!r} has no PDE: define residual(self, x, u) in its class")
 
     def conditions(self) -> Sequence[Condition | Readings]:
-        """Penalties in the loss beside the residual; here the boundary, or none if there is a hard constraint."""
+        """Penalties in the loss beside the residual, asked for once a run; here the boundary, or none if there is a
+        hard constraint."""
         if self.constraint(self.interior(np.random.default_rng(0), 1)) is not None:
             return ()
         return (Condition("boundary", self.boundary_weight, self.edge, self.boundary),)
