@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import pytest
 
@@ -16,6 +16,7 @@ from picopinn import boards, toolchain, uf2
 from tests.browser import Browser
 
 Need = Callable[[str, str], list[str]]
+Found = TypeVar("Found")
 
 
 def _find(tool: str) -> list[str] | None:
@@ -64,7 +65,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
-def _built(find: Callable[[], Path]) -> Path:
+@pytest.fixture(scope="session")
+def runtime() -> Callable[[str], toolchain.Runtime]:
+    """A runtime of TensorFlow Lite, by its name."""
+    return lambda name: _built(lambda: toolchain.runtime(name))
+
+
+def _built(find: Callable[[], Found]) -> Found:
     try:
         return find()
     except toolchain.ToolchainError as error:

@@ -133,19 +133,6 @@ def test_exported_tensors_train_on(solver: Solver) -> None:
 # ---- TensorFlow Lite
 
 
-@pytest.fixture(scope="session")
-def runtime() -> Callable[[str], toolchain.Runtime]:
-    def find(name: str) -> toolchain.Runtime:
-        try:
-            return toolchain.runtime(name)
-        except toolchain.ToolchainError as error:
-            if os.environ.get("CI") == "true":
-                pytest.fail(str(error))
-            pytest.skip(str(error))
-
-    return find
-
-
 def assert_float_agrees(one: Trained, u: Floats, operators: list[str]) -> None:
     assert relative_l2(u, predicted(one, one.problem.test_points())) <= 1e-4
     counts = [operators.count(code) for code in ("FULLY_CONNECTED", "TANH", "SIN")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ class Stage:
     activates: bool
 
 
-class Model:
+class Model(ABC):
     """A network in PyTorch.
 
     Args:
@@ -79,9 +80,9 @@ class Model:
             x = phi(x) if stage.activates else x
         return x[:, 0]
 
+    @abstractmethod
     def streams(self, stages: Sequence[Stage], x: Tensor, directions: Tensor | None) -> Tensor:
         """u, then u' d and d' u'' d / 2 of every direction: (n, 1 + 2 K) at points x (n, D) along (K, D) or None."""
-        raise NotImplementedError
 
     def gradient(self, outputs: Sequence[Tensor], cotangents: Sequence[Tensor], step: int) -> list[Tensor]:
         """Gradients of all parameters from the cotangents of ``outputs``, which were the streams of this step."""
