@@ -68,5 +68,6 @@ def get(name: str) -> type[Problem]:
     """
     if name in REGISTRY:
         return REGISTRY[name]
-    close = difflib.get_close_matches(name, REGISTRY) or names()
-    raise UsageError(f"problem {name!r} is unknown: did you mean {' or '.join(close)}?")
+    close = difflib.get_close_matches(name, REGISTRY)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"the problems are {', '.join(names())}"
+    raise UsageError(f"problem {name!r} is unknown: {hint}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..errors import UsageError
 from .base import Problem
 from .field import Constraint, Field, Floats
 
@@ -61,7 +62,7 @@ class Strip(Problem):
 
     def offset(self, place: Floats) -> Field:
         """A function of place alone that has the initial and the boundary values."""
-        raise NotImplementedError
+        raise UsageError(f"problem {self.name!r} has no offset: define offset(self, place) in its class")
 
 
 def _widened(x: Floats) -> Floats:
