@@ -108,6 +108,7 @@ CLI = [
     Case("no thread", f"{TRAIN} --threads 0", 2, "got 0", "threads must be at least 1"),
     Case("a sigma of nothing", f"{TRAIN} --estimator gaussian --sigma nan", 2, "got nan", "must be a positive number"),
     Case("a sigma of zero", f"{TRAIN} --estimator orthogonal --sigma 0", 2, "got 0", "must be a positive number"),
+    Case("where matrices settle", f"{TRAIN} --settle 0", 2, "got 0", "above 0 and at most 1"),
     Case("a learning rate", f"{TRAIN} --learning-rate inf", 2, "got inf", "must be a positive number"),
     Case("directions", f"{TRAIN} --directions 5", 2, "at most 2 directions in 2 dimensions", "take fewer"),
     Case("jets with a step", f"{TRAIN} --sigma 0.1", 2, "jet estimator takes no finite steps", "leave out --sigma"),

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from picopinn import Estimator, Network, Problem, Solver
 from picopinn.errors import UsageError
 from picopinn.floating import FloatEngine
+from picopinn.network import Precision
 from picopinn.optim import Adam
 from picopinn.problems import Condition, Constraint, Field, Readings, get
 from picopinn.solver import Progress
@@ -19,7 +20,7 @@ SMALL = Network(2, hidden=32, layers=2, tt=(4, 8), rank=4)
 
 
 def solver(network: Network = SMALL, estimator: Estimator | None = None, **options: Any) -> Solver:
-    return Solver(get("poisson2d")(), network, estimator, "float32", **{"steps": 400, **options})
+    return Solver(get("poisson2d")(), network, estimator, **{"precision": "float32", "steps": 400, **options})
 
 
 @pytest.mark.parametrize(
@@ -170,6 +171,21 @@ def test_resuming_gives_the_bits_of_an_unbroken_run() -> None:
     assert rest == seen[5:]
     assert second.weights_sha256() == unbroken.weights_sha256()
     assert second.evaluate() == unbroken.evaluate()
+
+
+@pytest.mark.parametrize("precision", ["float32", "w8a8g12"])
+def test_settled_matrices_rest_while_biases_move(precision: str) -> None:
+    one, free = (solver(precision=precision, steps=8, settle=settle) for settle in (0.5, None))
+    for _ in range(4):
+        one.step()
+        free.step()
+    halfway = one.master.copy()
+    np.testing.assert_array_equal(halfway, free.master)
+    one.train()
+    tensors = one.network.program(Precision(), "jet").tensors
+    biases = np.concatenate([np.full(tensor.size, tensor.bias) for tensor in tensors])
+    np.testing.assert_array_equal(one.master[~biases], halfway[~biases])
+    assert (one.master[biases] != halfway[biases]).all()
 
 
 def test_evaluating_on_the_way_changes_nothing() -> None:

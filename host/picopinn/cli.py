@@ -76,6 +76,9 @@ Steps = Annotated[int, _option("Length of the run.", _TRAINING)]
 Seed = Annotated[int, _option("Decides weights, points and rounding.", _TRAINING)]
 Batch = Annotated[int, _option("Interior points, and points of each soft condition, a step.", _TRAINING)]
 LearningRate = Annotated[float, _option("Adam's at the first step; it falls to zero.", _TRAINING)]
+Settle = Annotated[
+    float | None, _option("Part of the steps after which matrices rest.", _TRAINING, show_default="none do")
+]
 Threads = Annotated[int | None, _option("Threads; they change no bit of the result.", _RUN, show_default="all cores")]
 Address = Annotated[str, _option(f"What computes: {FORMS}.", _RUN)]
 Cores = Annotated[int | None, _option("Cores of a board; they change no bit of the result.", _RUN, show_default="all")]
@@ -126,6 +129,7 @@ def _train(
     seed: Seed = Settings.seed,
     batch: Batch = Settings.batch,
     learning_rate: LearningRate = Settings.learning_rate,
+    settle: Settle = None,
     threads: Threads = None,
     device: Address = LOCAL,
     cores: Cores = None,

@@ -33,7 +33,8 @@ class Settings:
     """The choices of a run; the number of threads is none of them, since it changes no bit.
 
     ``sigma`` and ``quantization`` are None for ``jet``, which takes no steps; ``tt`` is None for dense layers;
-    ``options`` are the problem's own; ``omega`` is None for a first layer as Glorot has it.
+    ``options`` are the problem's own; ``omega`` is None for a first layer as Glorot has it; ``settle``
+    is None for matrices that move to the end, as those of ``float32`` do by default.
     """
 
     problem: str
@@ -55,6 +56,7 @@ class Settings:
     seed: int = 0
     batch: int = 100
     learning_rate: float = DEFAULT_LEARNING_RATE
+    settle: float | None = None
 
     @classmethod
     def of(cls, problem: str, **given: Any) -> Settings:
@@ -70,6 +72,8 @@ class Settings:
             values |= {"sigma": None, "quantization": None}
         else:
             values = {"sigma": Estimator.sigma, "quantization": Estimator.quantization} | values
+        if values.get("precision") == FLOAT:
+            values["settle"] = given.get("settle")  # the problem's is for roundings
         if values.get("estimator") in ("gaussian", "smolyak"):
             values["directions"] = given.get("directions")  # the problem's are for orthogonal ones
         settings = cls(problem, **values)
@@ -148,6 +152,7 @@ class Settings:
             seed=self.seed,
             batch=self.batch,
             learning_rate=self.learning_rate,
+            settle=self.settle,
             threads=threads,
             engine=None if device is None else self._engine(threads, device),
         )

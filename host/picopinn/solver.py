@@ -69,6 +69,8 @@ class Solver:
         seed: of weights, points and rounding, 0 to 2^32 - 1.
         batch: interior points, and points of each soft condition, a step.
         learning_rate: Adam's at the first step.
+        settle: part of the steps after which matrices and cores stand still. Narrow weights move by their whole
+            rounding steps to the end; once they rest, the biases of 16 bits finish the solution. None: never.
         threads: for the integer kernels; the results do not depend on it.
         engine: another body than the computer itself, which then decides the precision.
 
@@ -87,11 +89,12 @@ class Solver:
         seed: int = 0,
         batch: int = 100,
         learning_rate: float = DEFAULT_LEARNING_RATE,
+        settle: float | None = None,
         threads: int = 1,
         engine: Engine | None = None,
     ) -> None:
         check(problem)
-        _check_numbers(steps, seed, batch, learning_rate, threads)
+        _check_numbers(steps, seed, batch, learning_rate, settle, threads)
         self.problem = problem
         self.network = network or Network(problem.dimensions)
         self.estimator = estimator or Estimator()
@@ -104,11 +107,18 @@ class Solver:
         self._framed: Frame | None = None
         self.master = self._initial()
         self._adam = Adam(self.master.size, learning_rate, steps)
+        self._settles = steps if settle is None else settle * steps  # at this step
+        self._matrices = self._of_matrices()
 
     def _initial(self) -> Floats:
         """The network's parameters, then the problem's unknowns."""
         tensors = self.network.initial(np.random.default_rng([self.seed, _WEIGHTS]))
         return np.concatenate([*(tensor.ravel() for tensor in tensors), [*self.problem.unknowns.values()]])
+
+    def _of_matrices(self) -> NDArray[np.bool_]:
+        """Which of the network's parameters are no biases."""
+        tensors = self.network.program(Precision(), "jet").tensors
+        return np.concatenate([np.full(tensor.size, not tensor.bias) for tensor in tensors])
 
     @property
     def _weights(self) -> Floats:
@@ -143,9 +153,16 @@ class Solver:
             progress, passes, by_unknowns = self._loss()
             gradient = self.engine.gradient(passes, self.step_number)
             gradient = np.concatenate([gradient, by_unknowns]) if by_unknowns else gradient
-            self._adam.update(self.master, gradient, self.step_number)
+            self._move(gradient)
         self.step_number += 1
         return progress
+
+    def _move(self, gradient: Floats) -> None:
+        """One step of Adam, which leaves settled matrices where they are."""
+        resting = self._weights[self._matrices] if self.step_number >= self._settles else None
+        self._adam.update(self.master, gradient, self.step_number)
+        if resting is not None:
+            self._weights[self._matrices] = resting
 
     def _loss(self) -> tuple[Progress, list[Pass], list[float]]:
         """The loss at this step's points, what backward needs, and the gradient by the unknowns."""
@@ -296,7 +313,7 @@ def _engine(network: Network, mode: Mode, precision: str, seed: int, threads: in
     return IntegerEngine(network, Precision.parse(precision), mode, seed=seed, threads=threads)
 
 
-def _check_numbers(steps: int, seed: int, batch: int, learning_rate: float, threads: int) -> None:
+def _check_numbers(steps: int, seed: int, batch: int, learning_rate: float, settle: float | None, threads: int) -> None:
     for name, value in (("steps", steps), ("batch", batch), ("threads", threads)):
         if value < 1:
             raise UsageError(f"{name} must be at least 1, got {value}")
@@ -304,6 +321,8 @@ def _check_numbers(steps: int, seed: int, batch: int, learning_rate: float, thre
         raise UsageError(f"seed must be 0 to {2**32 - 1}, got {seed}")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise UsageError(f"learning rate must be a positive number, got {learning_rate}")
+    if settle is not None and not 0 < settle <= 1:
+        raise UsageError(f"settle is a part of the steps, above 0 and at most 1, got {settle}")
 
 
 def _check_shapes(problem: Problem, network: Network, estimator: Estimator) -> None:

@@ -28,6 +28,7 @@ class Burgers1D(Strip):
     name = "burgers1d"
     description = "u_t + u u_x = viscosity u_xx, -sin(pi x) at first, conditions hard"
     defaults: ClassVar = {
+        "precision": "w8a12g12",  # with 8-bit activations some seeds end three times as far off
         "hidden": 64,
         "tt": (8, 8),
         "omega": 3.0,

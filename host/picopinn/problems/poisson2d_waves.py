@@ -36,6 +36,7 @@ class Poisson2DWaves(Problem):
         "omega": 6.0,
         "learning_rate": 1e-2,
         "steps": 4000,
+        "settle": 0.7,
     }
     frequency: float
 

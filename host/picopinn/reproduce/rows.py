@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..network import DEFAULT_PRECISION
 from ..problems import get, names
 from ..settings import FLOAT, Settings, options_of
 
@@ -71,6 +72,8 @@ _ALONE: dict[str, dict[str, dict[str, Any]]] = {
         "w8a6g12": {"precision": "w8a6g12"},
         GAUSSIAN: {"estimator": "gaussian", "sigma": 0.1, "quantization": "difference"},
     },
+    "helmholtz2d": {"w8a12g12": {"precision": "w8a12g12"}},
+    "poisson2d-waves": {"matrices move to the end": {"settle": 1}},
 }
 """Rows of one problem."""
 
@@ -81,7 +84,9 @@ def rows(problem: str) -> list[Row]:
     if get(problem).dimensions > 2:
         return main
     others = _MORE | _STEPS | _ALONE.get(problem, {})
-    return main + [Row(problem, name, choice, FEW_SEEDS) for name, choice in others.items()]
+    own = get(problem).defaults.get("precision", DEFAULT_PRECISION)
+    chosen = {name: choice for name, choice in others.items() if choice.get("precision") != own}
+    return main + [Row(problem, name, choice, FEW_SEEDS) for name, choice in chosen.items()]
 
 
 def masking() -> list[Row]:
