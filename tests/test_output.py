@@ -89,8 +89,10 @@ def test_latency(told: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_runs(told: Callable[[str], Any], folder: Path) -> None:
-    assert cli.main(f"train poisson2d --steps 4 --batch 8 {SMALL} --run run --quiet".split()) == 0
+    trained = told(f"train poisson2d --steps 4 --batch 8 {SMALL} --run run")
     result = json.loads((folder / "run" / "result.json").read_text())
+    assert trained == {"run": "run", **result}
+    assert told("export run --to u.npz") == [{"file": "u.npz", "bytes": Path("u.npz").stat().st_size}]
     found = told("evaluate run")
     for key in ("relative_l2", "weights_sha256", "trivial_floor", "steps", "settings"):
         assert found[key] == result[key]

@@ -138,6 +138,7 @@ def _train(
     quiet: Quiet = False,
     watch: Watching = False,
     port: Port = None,
+    json: AsJson = False,
 ) -> None:
     """Train a solver: a run directory with weights, metrics and a picture."""
     count = _cores() if threads is None else threads
@@ -157,7 +158,10 @@ def _train(
     else:
         solver.restore(current.checkpoint.state)
     meter = Meter(board, solver.step_number) if isinstance(board, RemoteDevice) else None
-    _follow(current, solver, Console(quiet=quiet), quiet, meter, (port or 0) if watch else None)
+    quiet = quiet or json
+    result = _follow(current, solver, Console(quiet=quiet), quiet, meter, (port or 0) if watch else None)
+    if json:
+        show_json({"run": current.path, **result})
 
 
 @app.command("flash")
@@ -256,12 +260,17 @@ def _export(
     to: Annotated[str, typer.Option(help=export.FORMS + ".")],
     int8: Annotated[bool, typer.Option("--int8", help="TensorFlow Lite in INT8, not float32.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Write a trained solver for use elsewhere."""
     current = Run.open(run)
     path = export.target(to, current.settings.problem)
-    for file in export.export(export.Trained.of(current), path, int8, force):
-        print(f"{file}: {file.stat().st_size:,} bytes")
+    written = {file: file.stat().st_size for file in export.export(export.Trained.of(current), path, int8, force)}
+    if json:
+        show_json([{"file": file, "bytes": size} for file, size in written.items()])
+        return
+    for file, size in written.items():
+        print(f"{file}: {size:,} bytes")
 
 
 @app.command("problems")
@@ -414,14 +423,16 @@ def _option_given(text: str) -> tuple[str, float]:
 
 
 def _resumable(ctx: typer.Context, path: Path) -> Run:
-    if conflicts := _given(ctx) - {"resume", "threads", "device", "cores", "quiet", "watch", "port"}:
+    if conflicts := _given(ctx) - {"resume", "threads", "device", "cores", "quiet", "watch", "port", "json"}:
         named = _flags(conflicts - {"problem"}) or "PROBLEM"
         raise UsageError(f"--resume continues a run with its own settings: leave out {named}, or start a new run")
     return Run.open(path)
 
 
-def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None, port: int | None) -> None:
-    """Train to the end in front of a person, with a live page if there is a ``port`` (0: any)."""
+def _follow(
+    run: Run, solver: Solver, console: Console, quiet: bool, meter: Meter | None, port: int | None
+) -> dict[str, Any]:
+    """Train to the end in front of a person, with a live page if there is a ``port`` (0: any); the run's result."""
     network = solver.network
     smaller = f"{network.dense_parameters / network.parameters:.1f}x fewer than dense"
     say = partial(console.print, highlight=False, soft_wrap=True)
@@ -448,6 +459,7 @@ def _follow(run: Run, solver: Solver, console: Console, quiet: bool, meter: Mete
     for line in _unknowns(solver):
         say(line)
     say(f"relative L2 {result['relative_l2']:.2e} ({floors}) in {seconds:.1f} s; see {run.picture}")
+    return result
 
 
 def _unknowns(solver: Solver) -> list[str]:
