@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,16 +14,13 @@ from invoke.exceptions import Exit
 from invoke.tasks import task
 
 from firmware.tools import natmod
+from firmware.tools import sizes as module_sizes
 from picopinn import boards, image, toolchain
 from picopinn.errors import PicopinnError
 
 ROOT = Path(__file__).parent
 KERNELS = ROOT / "kernels_c"
 PYTHON = f'"{sys.executable}"'
-HOST_FLAGS = "-std=c11 -O2"
-M0_FLAGS = "-std=c11 -Os -mcpu=cortex-m0plus -mthumb"
-ZIG = f"{PYTHON} -m ziglang cc"
-ZIG_M0_FLAGS = "-std=c11 -Os -target thumb-linux-musleabi -mcpu=cortex_m0plus"
 LEFTOVERS = ("build", "dist", "host/picopinn.egg-info", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
 
@@ -117,10 +113,11 @@ def lint(c: Context) -> None:
 @task(lint)
 def test(c: Context) -> None:
     """Check everything: lint, then the tests on all cores. CI also trains a small table of results, and prints what a
-    training step costs a board."""
+    training step and the native modules cost a board."""
     if os.environ.get("CI") == "true":
         _run(c, f"{PYTHON} -m picopinn.cli reproduce --quick --jobs {os.cpu_count()}")
         _run(c, f"{PYTHON} benchmarks/board_step.py")
+        sizes(c)
     _run(c, f"{PYTHON} -m pytest -q -n auto")
 
 
@@ -147,18 +144,17 @@ def bench(c: Context) -> None:
 
 @task
 def sizes(c: Context) -> None:
-    """Print the bytes of kernel objects, on this computer and on a Cortex-M0+, and of the native modules."""
-    arm = shutil.which("arm-none-eabi-gcc")
-    compilers = {
-        "host": f"{os.environ.get('CC', 'cc')} {HOST_FLAGS}",
-        "cortex-m0+": f"{arm} {M0_FLAGS}" if arm else f"{ZIG} {ZIG_M0_FLAGS}",
-    }
-    print(f"{'target':12}{'object':12}{'text':>8}{'data':>8}{'bss':>8}")
-    for target, compiler in compilers.items():
-        for name, size in _object_sizes(c, compiler):
-            print(f"{target:12}{name:12}" + "".join(f"{size[kind]:8}" for kind in ("text", "data", "bss")))
-    for arch in natmod.TARGETS:
-        print(f"native module, {arch:12} {natmod.prebuilt(arch).stat().st_size:8} bytes")
+    """Print what the native modules take in memory and stack; fail where that is over budget."""
+    print(f"{'architecture':14}{'memory':>8}{'stack':>7}  largest frames")
+    over = []
+    with _one_line():
+        for arch, budget in module_sizes.BUDGETS.items():
+            found = module_sizes.measure(arch)
+            frames = ", ".join(f"{name} {size:,}" for name, size in list(found.frames.items())[:4])
+            print(f"{arch:14}{found.memory:8,}{found.stack:7,}  {frames}")
+            over += found.over(budget)
+    if over:
+        raise Exit("\n".join(over))
 
 
 @task
@@ -168,27 +164,3 @@ def clean(c: Context) -> None:
         shutil.rmtree(ROOT / name, ignore_errors=True)
     for path in (ROOT / "host").rglob("_kernels*"):
         path.unlink()
-
-
-def _object_sizes(c: Context, compiler: str) -> Iterator[tuple[str, dict[str, int]]]:
-    with tempfile.TemporaryDirectory() as folder:
-        for source in sorted((KERNELS / "src").glob("*.c")):
-            built = Path(folder) / f"{source.stem}.o"
-            c.run(f'{compiler} -I"{KERNELS}/include" -c "{source}" -o "{built}"')
-            yield built.name, _section_sizes(built)
-
-
-def _section_sizes(path: Path) -> dict[str, int]:
-    """Bytes that an object takes in memory, as ``size`` counts them."""
-    from elftools.elf.constants import SH_FLAGS  # only needed here, and only in the test extra
-    from elftools.elf.elffile import ELFFile
-
-    totals = {"text": 0, "data": 0, "bss": 0}
-    with open(path, "rb") as file:
-        for section in ELFFile(file).iter_sections():
-            if not section["sh_flags"] & SH_FLAGS.SHF_ALLOC:
-                continue
-            writable = section["sh_flags"] & SH_FLAGS.SHF_WRITE
-            kind = "bss" if section["sh_type"] == "SHT_NOBITS" else "data" if writable else "text"
-            totals[kind] += section["sh_size"]
-    return totals

@@ -52,7 +52,7 @@ def build(arch: str, root: Path = ROOT) -> bytes:
     """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        _link(arch, _compile(arch, root, place), place)
+        _link(arch, compile_sources(arch, root, place), place)
         return (place / "native.mpy").read_bytes()
 
 
@@ -76,7 +76,8 @@ def compilers() -> str:
     return "".join(f"{arch}: {version}\n" for arch, version in found.items())
 
 
-def _compile(arch: str, root: Path, place: Path) -> list[Path]:
+def compile_sources(arch: str, root: Path, place: Path, *more: str) -> list[Path]:
+    """Object files of all sources under ``root``, in a folder; ``more`` are options of gcc."""
     target = TARGETS[arch]
     micropython = toolchain.sources().micropython
     names = place / "names.h"
@@ -84,7 +85,7 @@ def _compile(arch: str, root: Path, place: Path) -> list[Path]:
     _run(sys.executable, toolchain.sources().mpy_ld, "--arch", arch, "--preprocess", "-o", names, *bindings)
     includes = [f"-I{folder}" for folder in (root / SOURCES[0], root / "kernels_c/include", micropython)]
     floats = f"-DMICROPY_FLOAT_IMPL=MICROPY_FLOAT_IMPL_{target.floats}"
-    options = [*FLAGS.split(), *target.flags.split(), *includes, f"-DMP_CONFIGFILE=<{names}>", floats]
+    options = [*FLAGS.split(), *more, *target.flags.split(), *includes, f"-DMP_CONFIGFILE=<{names}>", floats]
     objects = []
     for number, source in enumerate(source for folder in SOURCES for source in sorted((root / folder).glob("*.c"))):
         objects.append(place / f"{number}.o")
