@@ -135,7 +135,13 @@ static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
 }
 /* x, or -x where sign is negative; x is 0 where sign is */
 static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
-    return _mm512_mask_sub_epi32(x, _mm512_movepi32_mask(sign), _mm512_setzero_si512(), x);
+    ppn_lanes zero = _mm512_setzero_si512();
+    return _mm512_mask_sub_epi32(x, _mm512_cmplt_epi32_mask(sign, zero), zero, x);
+}
+/* the high halves; a shuffle, as one port alone shifts and multiplies and it is the busier one */
+static inline ppn_lanes ppn_high16_simd(ppn_lanes x) {
+    const __m128i high = _mm_setr_epi8(2, 3, -1, -1, 6, 7, -1, -1, 10, 11, -1, -1, 14, 15, -1, -1);
+    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(high));
 }
 /* 32 bits at table + index, an element and its successor */
 static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
@@ -306,6 +312,9 @@ PPN_LANES_BINARY(asr_by, srav_epi32)  /* arithmetic */
 PPN_LANES_SHIFT(left, sll_epi32)
 PPN_LANES_SHIFT(down, srl_epi32) /* logical */
 PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
+#if PPN_SIMD < 3
+static inline ppn_lanes ppn_high16_simd(ppn_lanes x) { return ppn_down_simd(x, 16); }
+#endif
 
 /* acc + the sums of two products of int16 in each lane */
 static inline ppn_lanes ppn_madd_onto_simd(ppn_lanes acc, ppn_lanes x, ppn_lanes y) {
@@ -325,9 +334,9 @@ static inline ppn_lanes ppn_rnd_madd_simd(ppn_lanes x, ppn_lanes y, int s) {
 }
 /* ppn_mix() */
 static inline ppn_lanes ppn_mix_simd(ppn_lanes x) {
-    x = ppn_mul_simd(ppn_xor_simd(x, ppn_down_simd(x, 16)), ppn_all_simd(0x7FEB352D));
+    x = ppn_mul_simd(ppn_xor_simd(x, ppn_high16_simd(x)), ppn_all_simd(0x7FEB352D));
     x = ppn_mul_simd(ppn_xor_simd(x, ppn_down_simd(x, 15)), ppn_all_simd((int32_t)0x846CA68Bu));
-    return ppn_xor_simd(x, ppn_down_simd(x, 16));
+    return ppn_xor_simd(x, ppn_high16_simd(x));
 }
 
 /* ---- products of 4x4 blocks ------------------------------------------------------------------------------------ */
