@@ -158,17 +158,23 @@ static ppn_share share_of(const picopinn_device *d, uint32_t lane) {
     return share;
 }
 
-/* A lane's run of microbatches; answers the first. */
+/* Leave out the first |count| microbatches of a batch, but not their tapes. */
+static void skip(const picopinn_device *d, ppn_batch *batch, uint32_t count) {
+    uint32_t streams = d->net->mode == PPN_NAIVE ? 1 + 2u * batch->directions : 1;
+    size_t at = (size_t)count * streams * d->sizes.in_blocks;
+    batch->count -= count;
+    batch->points += at * 16;
+    batch->point_exps += at;
+}
+/* A lane's run of microbatches, and its tapes; answers the first. */
 static uint32_t deal(const picopinn_device *d, const ppn_batch *batch, uint32_t lane, ppn_batch *own) {
     uint64_t count = batch->count;
     uint32_t size = d->crew->size, first = (uint32_t)(count * lane / size);
-    uint32_t streams = d->net->mode == PPN_NAIVE ? 1 + 2u * batch->directions : 1;
-    size_t at = (size_t)first * streams * d->sizes.in_blocks;
     *own = *batch;
-    own->count = (uint32_t)(count * (lane + 1) / size) - first;
-    own->points += at * 16;
-    own->point_exps += at;
-    own->tape += batch->tape_step ? (size_t)first * batch->tape_step : (size_t)lane * d->sizes.tape;
+    own->count = (uint32_t)(count * (lane + 1) / size);
+    skip(d, own, first);
+    own->tape_step = d->sizes.tape;
+    own->tape += (size_t)(batch->tape_step ? first : lane * PICOPINN_TAPES) * own->tape_step;
     return first;
 }
 /* Blocks of outputs, or of their cotangents, before a microbatch. */
@@ -190,8 +196,19 @@ static int forward(const void *of, uint32_t lane) {
     const picopinn_call *c = of;
     const picopinn_device *d = c->device;
     ppn_batch own;
-    size_t at = blocks_before(d, c->batch, deal(d, c->batch, lane, &own));
-    return d->kernels->forward(d->net, d->weights, d->lanes[lane].scratch, &own, c->out + at * 16, c->out_exps + at);
+    uint32_t first = deal(d, c->batch, lane, &own), end = first + own.count;
+    uint32_t most = c->batch->tape_step ? own.count : PICOPINN_TAPES;
+    int flags = 0;
+    while (first < end) { /* as many together as there are tapes */
+        ppn_batch some = own;
+        size_t at = blocks_before(d, c->batch, first);
+        some.count = own.count < most ? own.count : most;
+        flags |=
+            d->kernels->forward(d->net, d->weights, d->lanes[lane].scratch, &some, c->out + at * 16, c->out_exps + at);
+        skip(d, &own, some.count);
+        first += some.count;
+    }
+    return flags;
 }
 int picopinn_forward(const picopinn_device *device, const ppn_batch *batch, int32_t *out, int16_t *out_exps) {
     picopinn_call c = {.device = device, .batch = batch, .out = out, .out_exps = out_exps};
