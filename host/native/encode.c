@@ -3,11 +3,26 @@
 
 #include <math.h>
 #include <stddef.h>
+#include <string.h>
+
+/* 2^e, -1022 <= e <= 1023 */
+static double power_of_two(int e) {
+    const uint64_t bits = (uint64_t)(1023 + e) << 52;
+    double x;
+    memcpy(&x, &bits, 8);
+    return x;
+}
+/* e of a finite x = f 2^e, 1 <= f < 2; -1023 of 0 and of what is too small to count here */
+static int exponent_of(double x) {
+    uint64_t bits;
+    memcpy(&bits, &x, 8);
+    return (int)(bits >> 52 & 2047) - 1023;
+}
 
 /* m = clip(rnd_away(x 2^-e)); answers whether any is not zero. Multiplying by a power of two is exact, and so is the
  * rest that truncation leaves, whose double is 1 or more from a half on. */
 static int round_block(const double *x, int e, int bits, int16_t *m) {
-    const double unit = ldexp(1.0, -e), top = (double)((1 << (bits - 1)) - 1);
+    const double unit = power_of_two(-e), top = (double)((1 << (bits - 1)) - 1);
     int any = 0;
     for (int l = 0; l < 16; l++) {
         double y = x[l] * unit;
@@ -23,17 +38,15 @@ static int round_block(const double *x, int e, int bits, int16_t *m) {
 
 static int8_t encode_block(const double *x, int bits, int16_t *m) {
     double peaks[4] = {0}, peak = 0; /* four, so that they need not wait for each other */
-    int power;
     for (int l = 0; l < 16; l++) peaks[l % 4] = fabs(x[l]) > peaks[l % 4] ? fabs(x[l]) : peaks[l % 4];
     for (int l = 0; l < 4; l++) peak = peaks[l] > peak ? peaks[l] : peak;
-    frexp(peak, &power); /* peak = f 2^power, 1/2 <= f < 1 */
-    int e = power - 1 - (bits - 2);
+    int e = exponent_of(peak) - (bits - 2);
     e = e < -127 ? -127 : e > 127 ? 127 : e;
     return (int8_t)(round_block(x, e, bits, m) ? e : -128);
 }
 
 static void decode_block(const int16_t *m, int e, const int32_t *index, double *reals) {
-    const double unit = ldexp(1.0, e);
+    const double unit = power_of_two(e);
     for (int l = 0; l < 16; l++)
         if (index[l] >= 0) reals[index[l]] = m[l] * unit;
 }

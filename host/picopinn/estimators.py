@@ -201,15 +201,18 @@ class Frame:
         """The transpose of :meth:`derivatives` at these streams: the field's cotangents to those of the streams,
         (n, 1 + 2 K)."""
         given = vars(bar)
-        value = given.get("value", np.zeros(len(streams)))
-        laplacian = given.get("laplacian", np.zeros(len(streams)))
-        gradient = np.array(given["gradient"]) if "gradient" in given else np.zeros((len(streams), self.odd.shape[1]))
-        if "time" in given:
-            gradient[:, -1] += bar.time
-        if constraint is not None:
-            network = constraint.transpose(Field(value, gradient, laplacian), slice(self.space))
-            value, gradient, laplacian = network.value, network.gradient, network.laplacian
-        first = gradient @ self.odd.T
+        zeros = np.zeros(len(streams))
+        value, laplacian = given.get("value", zeros), given.get("laplacian", zeros)
+        first: Floats | float = 0.0
+        if constraint is not None or "gradient" in given or "time" in given:
+            shape = len(streams), self.odd.shape[1]
+            gradient = np.array(given["gradient"]) if "gradient" in given else np.zeros(shape)
+            if "time" in given:
+                gradient[:, -1] += bar.time
+            if constraint is not None:
+                network = constraint.transpose(Field(value, gradient, laplacian), slice(self.space))
+                value, gradient, laplacian = network.value, network.gradient, network.laplacian
+            first = gradient @ self.odd.T
         if "gradient_squared" in given:
             at_value, at_odd = self._squared_cotangents(bar.gradient_squared, streams, constraint)
             value, first = value + at_value, first + at_odd
@@ -250,7 +253,7 @@ class Frame:
             second = second - streams[:, :1]
         return streams[:, 0], first, second
 
-    def _joined(self, value: Floats, odd: Floats, even: Floats) -> Floats:
+    def _joined(self, value: Floats, odd: Floats | float, even: Floats) -> Floats:
         """The transpose of :meth:`_split`."""
         streams = np.empty((len(even), 1 + 2 * len(self.even)))
         streams[:, 0] = value

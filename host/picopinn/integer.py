@@ -192,10 +192,10 @@ class IntegerEngine:
             self._exponents = np.full(self._saturations.shape, START, np.int16)
         for _ in range(REPEATS):
             gradients = self._attempt(jobs, Scaling(self._exponents, limit), step)
-            saturated = gradients.peaks > (1 << limit)
-            self._exponents = _rescaled(self._exponents, gradients.peaks, limit)
-            if saturated.any():
-                self._saturations = self._saturations + (saturated & calibrated)
+            peaks = gradients.peaks.tolist()
+            self._exponents = _rescaled(self._exponents, peaks, limit)
+            if max(peaks) > 1 << limit:
+                self._saturations = self._saturations + ((gradients.peaks > (1 << limit)) & calibrated)
             else:
                 if calibrated:
                     self._gradients = gradients.values
@@ -266,9 +266,9 @@ def _span(exponents: NDArray[np.int8]) -> tuple[int, int] | None:
     return (int(known.min()), int(known.max())) if known.size else None
 
 
-def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:
+def _rescaled(exponents: NDArray[np.int16], peaks: Sequence[int], limit: int) -> NDArray[np.int16]:
     """Exponents for the next try (spec 7)."""
-    scaled = [_next_exponent(*pair, limit) for pair in zip(exponents.tolist(), peaks.tolist(), strict=True)]
+    scaled = [_next_exponent(*pair, limit) for pair in zip(exponents.tolist(), peaks, strict=True)]
     return np.array(scaled, np.int16)
 
 

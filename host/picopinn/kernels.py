@@ -30,6 +30,7 @@ __all__ = [
     "Product",
     "activate",
     "adam",
+    "adam_step",
     "board_sizes",
     "device_bytes",
     "encode_integers",
@@ -139,10 +140,15 @@ class Pattern:
         return reals
 
 
-def adam(gradient: Floats, step: Mapping[str, float], mean: Floats, square: Floats, master: Floats) -> None:
-    """One step of Adam in place, by the constants of ``picopinn_adam_step`` (host/native/adam.h)."""
-    arrays = [pointer("double[]", array) for array in (mean, square, master)]
-    lib.picopinn_adam(gradient.size, pointer("double[]", gradient), ffi.new("picopinn_adam_step *", step), *arrays)
+def adam_step(constants: Mapping[str, float]) -> Any:
+    """``picopinn_adam_step`` (host/native/adam.h) with these of its fields set."""
+    return ffi.new("picopinn_adam_step *", constants)
+
+
+def adam(gradient: Floats, step: Any, mean: Floats, square: Floats, master: Floats) -> None:
+    """One step of Adam in place, by the constants of an :func:`adam_step`."""
+    means, squares, masters = pointer("double[]", mean), pointer("double[]", square), pointer("double[]", master)
+    lib.picopinn_adam(gradient.size, pointer("double[]", gradient), step, means, squares, masters)
 
 
 def first_column(mantissas: NDArray[np.int32], exponents: NDArray[np.int16]) -> Floats:

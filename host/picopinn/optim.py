@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -30,16 +32,18 @@ class Adam:
         """Move ``master`` in place by the gradient of a step, counted from 0."""
         from .kernels import adam  # listings need no compiled kernels
 
-        constants = {
-            "keep_mean": _BETA1,
-            "take_mean": 1 - _BETA1,
-            "keep_square": _BETA2,
-            "take_square": 1 - _BETA2,
-            "rate": self._rate * (1 - step / self._steps) / (1 - _BETA1 ** (step + 1)),
-            "root": math.sqrt(1 - _BETA2 ** (step + 1)),
-            "epsilon": _EPSILON,
-        }
+        constants = self._constants
+        constants.rate = self._rate * (1 - step / self._steps) / (1 - _BETA1 ** (step + 1))
+        constants.root = math.sqrt(1 - _BETA2 ** (step + 1))
         adam(np.ascontiguousarray(gradient), constants, self._mean, self._square, master)
+
+    @cached_property
+    def _constants(self) -> Any:
+        """What a step depends on; ``rate`` and ``root`` are of one step."""
+        from .kernels import adam_step
+
+        means = {"keep_mean": _BETA1, "take_mean": 1 - _BETA1, "keep_square": _BETA2, "take_square": 1 - _BETA2}
+        return adam_step({**means, "epsilon": _EPSILON})
 
     def state(self) -> dict[str, Floats]:
         """Running means of the gradient and of its square, copied."""

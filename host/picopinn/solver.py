@@ -187,7 +187,7 @@ class Solver:
 
     def _frame(self, directions: Floats) -> Frame:
         """What directions make of streams; kept, since jets along all axes have the same ones each step."""
-        if self._framed is None or not np.array_equal(self._framed.directions, directions):
+        if self._framed is None or self._framed.directions.tobytes() != directions.tobytes():
             self._framed = self.estimator.frame(directions, self.problem.time)
         return self._framed
 
@@ -218,7 +218,7 @@ class Solver:
         return self._drawn[self.step_number]
 
     def _draw_of(self, step: int) -> _Drawn:
-        rng = np.random.default_rng([self.seed, _STEPS, step])
+        rng = np.random.default_rng(np.array([self.seed, _STEPS, step], np.uint32))  # as of a list, in half the time
         inner = self.problem.interior(rng, self.batch)
         conditions = []
         for one in self._conditions:

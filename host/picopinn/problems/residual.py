@@ -66,7 +66,7 @@ def _stepped(problem: Problem, x: Floats, u: Field, components: Sequence[_Compon
     moved = _copies(u, count)
     for copy, component in enumerate(components):
         _of(moved, component)[copy * n : (copy + 1) * n] += 1j * _STEP
-    copies = np.concatenate([x] * count)
+    copies = x if count == 1 else np.concatenate([x] * count)
     return _checked(problem, copies, moved, problem.residual(copies, moved)).reshape(count, n)
 
 
@@ -77,7 +77,7 @@ def _copies(u: Field, count: int) -> Field:
         if name == "unknowns":
             parts[name] = {key: np.tile(value.astype(complex), count) for key, value in part.items()}
         else:
-            parts[name] = np.concatenate([part.astype(complex)] * count)
+            parts[name] = part.astype(complex) if count == 1 else np.concatenate([part.astype(complex)] * count)
     return Field(**parts)
 
 
