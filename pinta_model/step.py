@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product as pairs_of
 from math import prod
 from typing import Any
 
@@ -173,11 +174,9 @@ class Chip:
         """Points (n, 1 or S, B) and directions (K, B) through all stages (spec 4, 5)."""
         program, tape = self.program, Tape()
         x = self._streams(points, directions)
-        widths = [program.inputs] * x.e.shape[1]
         for index, stage in enumerate(program.stages):
             tape.inputs.append(x)
-            sums = self._biased(index, self._product(index, x, widths))
-            widths = [program.base] + [program.activations] * (x.e.shape[1] - 1)
+            sums = self._biased(index, self._product(index, x, self._widths(index, x.e.shape[1])))
             if index + 1 == len(program.stages):
                 tape.output = sums
                 break
@@ -185,8 +184,13 @@ class Chip:
             if stage.closes:
                 sums, kept = unit.forward(program.mode, program.activation, sums)
             tape.kept.append(kept)
-            x = _encoded(sums, widths)
+            x = _encoded(sums, self._widths(index + 1, x.e.shape[1]))
         return tape
+
+    def _widths(self, index: int, streams: int) -> list[int]:
+        """Of the streams that a stage takes in (spec 4)."""
+        program = self.program
+        return [program.base] + [program.activations] * (streams - 1) if index else [program.inputs] * streams
 
     def _streams(self, points: Scaled, directions: Scaled | None) -> Scaled:
         """Input streams: base, then d_k and zero, or d_k and -d_k (spec 4)."""
@@ -205,8 +209,8 @@ class Chip:
         count, streams = x.e.shape[:2]
         out = (count, streams, stage.panels * outer)
         whole = Scaled(np.zeros((*out, LANES), dtype=np.int64), np.zeros(out, dtype=np.int64))
-        for bits in set(widths):
-            mine = (slice(None), [s for s in range(streams) if widths[s] == bits])
+        for bits, streams_of in _by_width(widths):
+            mine = (slice(None), streams_of)
             part = x[mine]
             a = Blocks(part.x.reshape(-1, inner, BLOCK, BLOCK), part.e.reshape(-1, inner), bits)
             sums, exponents = product(a, b)
@@ -271,16 +275,16 @@ class Chip:
     def _accumulate(self, index: int, c: Scaled, x: Scaled) -> None:
         """Gradients of a stage's matrix and bias (spec 7)."""
         stage, (matrix, bias) = self.program.stages[index], self.sums[index]
-        program = self.program
-        wide = max(program.base, program.activations) if index else program.inputs
-        bits = (wide, program.gradients) if stage.expand else (program.gradients, wide)
-        for one in range(len(c.e)):
-            rows, cols = (_panels(y[one], stage.panels) for y in ((x, c) if stage.expand else (c, x)))
+        count, streams = c.e.shape[:2]
+        for one, (bits, mine) in pairs_of(range(count), _by_width(self._widths(index, streams))):
+            outer = _panels(c[one, mine], stage.panels), self.program.gradients
+            inner = _panels(x[one, mine], stage.panels), bits
+            (rows, row_bits), (cols, col_bits) = (inner, outer) if stage.expand else (outer, inner)
             left = rows.x.reshape(*rows.e.shape, 1, BLOCK, BLOCK).swapaxes(-1, -2)
             right = cols.x.reshape(len(cols.e), 1, -1, BLOCK, BLOCK)
-            matrix.add(block_products(left, right, *bits), rows.e[:, :, None] + cols.e[:, None, :])
+            matrix.add(block_products(left, right, row_bits, col_bits), rows.e[:, :, None] + cols.e[:, None, :])
         if bias is not None:
-            used = c if program.mode == "naive" else c[:, :1]
+            used = c if self.program.mode == "naive" else c[:, :1]
             columns = used.x.reshape(-1, used.e.shape[-1], BLOCK, BLOCK).sum(axis=2, keepdims=True)
             bias.add(columns, used.e.reshape(columns.shape[:2]))
 
@@ -379,11 +383,16 @@ def _mix(x: Any) -> Any:
     return x ^ (x >> np.uint64(16))
 
 
+def _by_width(widths: Sequence[int]) -> list[tuple[int, list[int]]]:
+    """Streams that share a width."""
+    return [(bits, [s for s, width in enumerate(widths) if width == bits]) for bits in sorted(set(widths))]
+
+
 def _encoded(sums: Scaled, widths: Sequence[int]) -> Scaled:
     """Streams (n, S, B), each at its own width."""
     out = Scaled(np.zeros_like(sums.x), np.zeros_like(sums.e))
-    for stream, bits in enumerate(widths):
-        out.x[:, stream], out.e[:, stream] = encode(sums.x[:, stream], sums.e[:, stream], bits)
+    for bits, mine in _by_width(widths):
+        out.x[:, mine], out.e[:, mine] = encode(sums.x[:, mine], sums.e[:, mine], bits)
     return out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count
 from typing import Any
 
@@ -10,16 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picopinn import Estimator, Network, Solver, reference, smx
+from picopinn import Estimator, Network, Solver, reference, smx, workload
 from picopinn.device.base import Gradients, Rows, Values
 from picopinn.device.local import LocalDevice
 from picopinn.device.packing import program_bytes
 from picopinn.integer import IntegerEngine
 from picopinn.network import Precision
 from picopinn.problems import get
-from pinta_model import functional
+from pinta_model import functional, loads, step
 from pinta_model.functional import Scaled
 from pinta_model.step import Chip
+from pinta_model.workload import Gemm, blocks_of
 
 widths = st.integers(4, 16)
 
@@ -160,3 +162,34 @@ def test_training_steps_on_the_chip_have_the_bits_of_the_kernels(
     stages = len(device.chip.program.stages)
     inside = {f"streams {i}" for i in range(stages)} | {f"cotangents {i}" for i in range(stages - 1)}
     assert inside | {"output", "gradients", "weights 0.0"} <= device.tensors
+
+
+@pytest.mark.parametrize("network", [TT, SINE, DENSE, CORES])
+def test_the_chip_multiplies_what_the_workload_lists(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By widths, but for the first stage (14 bits), whose directions the list shares and whose zeros it leaves out."""
+    found: Counter[tuple[int, int]] = Counter()
+    original = functional.block_products
+
+    def counted(a: Any, b: Any, *widths: int) -> Any:
+        products = original(a, b, *widths)
+        found[widths] += products[..., 0, 0].size
+        return products
+
+    for module in (functional, step):
+        monkeypatch.setattr(module, "block_products", counted)
+    program = network.program(Precision(6, 8, 10, 12, 14), "jet")
+    chip = Chip(program_bytes(program, 2))
+    chip.load(zeros(sum(tensor.blocks for tensor in program.tensors)))
+    tape = chip.forward(zeros(3, 1, 1), zeros(2, 1))
+    chip.begin([0] * 20, 20, 0, 0)
+    chip.backward(tape, zeros(3, 5, 1), 0)
+    chip.gradients()
+    listed: Counter[tuple[int, int]] = Counter()
+    for section, o in loads(workload.to_json("step", program, 12, 0, 2, 2)).operations():
+        if isinstance(o, Gemm):
+            listed[o.bits_a, o.bits_b] += section.repeat * blocks_of(o.m) * blocks_of(o.k) * blocks_of(o.n)
+    assert {k: n for k, n in found.items() if 14 not in k} == {k: n for k, n in listed.items() if 14 not in k}
+
+
+def zeros(*shape: int) -> Scaled:
+    return Scaled(np.zeros((*shape, 16), np.int64), np.zeros(shape, np.int64))
