@@ -13,7 +13,8 @@ from .explore import Sweep
 if TYPE_CHECKING:  # a second to import, and most commands draw nothing
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d9731a", "#8a8f98", "#2f8f5b"
+_BLUE, _ORANGE, _GREEN = "#1f5fa8", "#d9731a", "#2f8f5b"
+_SHADES = ("#c9a27e", "#b9a6c9", "#9fb7cc", "#8a8f98")  # of buffers, the smallest first
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -61,8 +62,14 @@ def _steps(axes: Any, ratios: Sequence[float], chain: Sequence[Rung]) -> None:
         before = ratio
     _bar(axes, len(chain) - 1, 1.0, before, _BLUE, before)
     axes.axhline(1.0, color="#444", lw=0.8)
-    axes.set_xticks(range(len(chain)), [*(rung.change for rung in chain[1:]), "all"], fontsize=8)
+    axes.set_xticks(range(len(chain)), [*(_tick(rung) for rung in chain[1:]), "all"], fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _tick(rung: Rung) -> str:
+    """What changes, and where it runs."""
+    machine = rung.name.partition(",")[0]
+    return rung.change if rung.change == machine else f"{rung.change}\non {machine}"
 
 
 def _bar(axes: Any, place: int, start: float, end: float, color: str, factor: float) -> None:
@@ -79,7 +86,10 @@ def pareto(sweep: Sweep, problem: str, default: tuple[float, float]) -> bytes:
     axes = figure.subplots()
     columns = sweep.columns
     seconds, joules, area = columns["seconds"] * 1e3, columns["pj"] * 1e-6, columns["area_mm2"]
-    axes.scatter(seconds, joules, s=area * 1.5, color=_GREY, alpha=0.12, lw=0)
+    for shade, kib in zip(_SHADES, sorted(set(columns["activation_kib"].tolist())), strict=False):
+        rows = columns["activation_kib"] == kib
+        axes.scatter(seconds[rows], joules[rows], s=area[rows] * 1.5, color=shade, alpha=0.25, lw=0, zorder=1)
+        axes.scatter([], [], s=40, color=shade, label=f"activation buffer {kib:,} KiB")
     front = sweep.frontier
     axes.plot(seconds[front], joules[front], color=_BLUE, lw=1)
     colors = (_BLUE, _GREEN, _ORANGE, "#7b4fa3", "#b03a48")

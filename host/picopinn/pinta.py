@@ -301,7 +301,7 @@ def _verdict(rungs: Sequence[Rung]) -> str:
         ("energy ratio", rungs[0].joules / last.joules, claim.energy_ratio),
     ):
         where = "below" if ratio < low else "above" if ratio > high else "inside"
-        parts.append(f"{what} {ratio:.3g}x {where} the stated {low:g}x to {high:g}x")
+        parts.append(f"{what} {_figure(ratio, 'x')} {where} the stated {low:g}x to {high:g}x")
     same = [rung for rung in rungs[:-1] if "TT, jets" in rung.name and rung.report is None]
     others = "; ".join(_times(rung, last) for rung in same)
     return f"{'; '.join(parts)}\nthe same method elsewhere: {others}"
