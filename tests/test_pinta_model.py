@@ -203,6 +203,11 @@ BAD = {
     "an area ratio": ("12 = 0.978", "", "area.element_ratio.12 is missing"),
     "a technology": ('technology = "16"', 'technology = "3"', "technology '3' is not among"),
     "a number": ("clock_mhz = 400", 'clock_mhz = "fast"', "clock_mhz must be a positive number, got 'fast'"),
+    "an unknown entry": (
+        "clock_mhz = 400",
+        "clock_mhz = 400\nclock_ghz = 1",
+        "clock_ghz is unknown: did you mean clock_mhz?",
+    ),
     "no TOML": ("[array]", "[array", "not TOML"),
 }
 
