@@ -14,11 +14,13 @@ from .memory import LEVELS
 from .model import Cost, Report
 
 LEVEL = "level"
-GROUPS = {"layer": ("layer",), "phase": ("phase",), "operation": ("section", "phase", "name", "kind")}
+GROUPS = {"layer": ("layer",), "phase": ("phase",), "operation": ("section", "phase", "name")}
 
 
 def rows(report: Report, by: str) -> tuple[list[str], list[list[str]]]:
     """Headings and lines of a table summed over ``layer``, ``phase``, ``operation`` or memory ``level``.
+
+    Leakage belongs to no operation: it has a line of its own, and is in the total.
 
     Raises:
         PintaError: ``by`` is none of these.
@@ -33,7 +35,9 @@ def rows(report: Report, by: str) -> tuple[list[str], list[list[str]]]:
     levels = [f"{level}_bytes" for level in LEVELS]
     headings = [by, "cycles", "stall_cycles", "utilization", *levels, "nj"]
     lines = [_line(" ".join(key), costs, report) for key, costs in groups.items()]
-    return headings, [*lines, _line("total", list(report.costs), report)]
+    leakage, total = f"{float(report.part_pj['leakage']) * 1e-3:,.1f}", _line("total", list(report.costs), report)
+    idle = ["leakage", *[""] * (len(headings) - 2), leakage]
+    return headings, [*lines, idle, [*total[:-1], f"{float(report.pj) * 1e-3:,.1f}"]]
 
 
 def levels(report: Report) -> dict[str, dict[str, float]]:

@@ -276,7 +276,7 @@ def _ladder_table(problem: str, rungs: Sequence[Rung]) -> Table:
     table.add_column(problem)
     for heading in ("ms a step", "speedup", "mJ a step", "energy ratio", "W"):
         table.add_column(heading, justify="right")
-    table.add_column("most of the time")
+    table.add_column("what decides")
     for rung in rungs:
         speedup, ratio = rungs[0].seconds / rung.seconds, rungs[0].joules / rung.joules
         figures = (rung.seconds * 1e3, speedup, rung.joules * 1e3, ratio, rung.joules / rung.seconds)
