@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from typing import Any
 
 from .energy import PARTS, areas_mm2
@@ -103,10 +104,19 @@ def summary(report: Report) -> str:
     area = float(sum(areas_mm2(report.design).values()))
     return (
         f"{report.workload} on {report.design.name}: {float(report.cycles):,.0f} cycles, "
-        f"{report.seconds * 1e3:.3f} ms, "
-        f"{report.pj * 1e-6:.1f} uJ ({report.part_pj['leakage'] * 1e-6:.1f} of it leakage), {report.watts:.2f} W, "
+        f"{figure(report.seconds * 1e3)} ms, "
+        f"{figure(report.pj * 1e-6)} uJ ({figure(report.part_pj['leakage'] * 1e-6)} of it leakage), "
+        f"{figure(report.watts)} W, "
         f"utilization {float(report.utilization):.1%}, {area:.2f} mm2"
     )
+
+
+def figure(value: float, unit: str = "") -> str:
+    """Four digits; a dash for what nobody knows."""
+    if math.isnan(value):
+        return "-"
+    digits = max(0, 3 - math.floor(math.log10(value))) if value else 0
+    return f"{value:,.{digits}f}{unit}"
 
 
 def _flat(cost: Cost, report: Report) -> dict[str, Any]:

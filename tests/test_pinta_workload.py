@@ -78,10 +78,11 @@ def test_the_model_imports_nothing_of_the_host() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def spoiled(change: dict[str, Any], tensor: bool = False) -> str:
+def spoiled(change: dict[str, Any], tensor: bool = False, lacking: str = "") -> str:
     data = json.loads(printed(NETWORKS["dense"]).to_json())
     entry = data["tensors"][0] if tensor else data["sections"][1]["operations"][0]
     entry.update(change)
+    entry.pop(lacking, None)
     return json.dumps(data)
 
 
@@ -91,6 +92,7 @@ BAD = {
     "no sections": ('{"format": 1, "name": "x", "tensors": []}', "'sections'"),
     "an unknown operation": (spoiled({"op": "convolve"}), "unknown operation 'convolve' in section 'interior'"),
     "an unknown entry": (spoiled({"colour": 1}), "unknown entry colour"),
+    "a missing entry": (spoiled({}, lacking="phase"), "operation of section 'interior' 'stage0' lacks entry phase"),
     "an unknown tensor": (spoiled({"a": "nowhere"}), "'nowhere', which the file does not define"),
     "a width": (spoiled({"bits_a": 17}), "width 17 is out of range"),
     "a size": (spoiled({"k": 0}), "sizes must be at least 1"),
