@@ -158,18 +158,20 @@ static ppn_share share_of(const picopinn_device *d, uint32_t lane) {
     return share;
 }
 
-/* A lane's run of microbatches; answers the first. */
-static uint32_t deal(const picopinn_device *d, const ppn_batch *batch, uint32_t lane, ppn_batch *own) {
-    uint64_t count = batch->count;
-    uint32_t size = d->crew->size, first = (uint32_t)(count * lane / size);
+/* The first of a lane's run of microbatches. */
+static uint32_t first_of(const picopinn_device *d, const ppn_batch *batch, uint32_t lane) {
+    return (uint32_t)((uint64_t)batch->count * lane / d->crew->size);
+}
+/* Microbatches |first| .. |end| - 1 of a batch. */
+static ppn_batch part_of(const picopinn_device *d, const ppn_batch *batch, uint32_t first, uint32_t end) {
     uint32_t streams = d->net->mode == PPN_NAIVE ? 1 + 2u * batch->directions : 1;
     size_t at = (size_t)first * streams * d->sizes.in_blocks;
-    *own = *batch;
-    own->count = (uint32_t)(count * (lane + 1) / size) - first;
-    own->points += at * 16;
-    own->point_exps += at;
-    own->tape += batch->tape_step ? (size_t)first * batch->tape_step : (size_t)lane * d->sizes.tape;
-    return first;
+    ppn_batch part = *batch;
+    part.count = end - first;
+    part.points += at * 16;
+    part.point_exps += at;
+    part.tape += (size_t)first * batch->tape_step;
+    return part;
 }
 /* Blocks of outputs, or of their cotangents, before a microbatch. */
 static size_t blocks_before(const picopinn_device *d, const ppn_batch *batch, uint32_t microbatch) {
@@ -189,9 +191,20 @@ int picopinn_load(const picopinn_device *device, const int16_t *mantissas, const
 static int forward(const void *of, uint32_t lane) {
     const picopinn_call *c = of;
     const picopinn_device *d = c->device;
-    ppn_batch own;
-    size_t at = blocks_before(d, c->batch, deal(d, c->batch, lane, &own));
-    return d->kernels->forward(d->net, d->weights, d->lanes[lane].scratch, &own, c->out + at * 16, c->out_exps + at);
+    uint32_t end = first_of(d, c->batch, lane + 1), some = c->batch->tape_step ? c->batch->count : PICOPINN_TOGETHER;
+    int flags = 0;
+    for (uint32_t first = first_of(d, c->batch, lane), to; first < end; first = to) {
+        to = end - first < some ? end : first + some;
+        ppn_batch part = part_of(d, c->batch, first, to);
+        if (!part.tape_step) { /* the lane's own tapes, again and again */
+            part.tape += (size_t)lane * PICOPINN_TOGETHER * d->sizes.tape;
+            part.tape_step = d->sizes.tape;
+        }
+        size_t at = blocks_before(d, c->batch, first);
+        flags |=
+            d->kernels->forward(d->net, d->weights, d->lanes[lane].scratch, &part, c->out + at * 16, c->out_exps + at);
+    }
+    return flags;
 }
 int picopinn_forward(const picopinn_device *device, const ppn_batch *batch, int32_t *out, int16_t *out_exps) {
     picopinn_call c = {.device = device, .batch = batch, .out = out, .out_exps = out_exps};
@@ -206,12 +219,12 @@ void picopinn_begin(const picopinn_device *device, const int16_t *exps, uint8_t 
 static int backward(const void *of, uint32_t lane) {
     const picopinn_call *c = of;
     const picopinn_device *d = c->device;
-    ppn_batch own;
+    uint32_t first = first_of(d, c->batch, lane);
+    ppn_batch part = part_of(d, c->batch, first, first_of(d, c->batch, lane + 1));
     ppn_counter counter = c->counter;
-    uint32_t first = deal(d, c->batch, lane, &own);
     size_t at = blocks_before(d, c->batch, first);
     counter.first += first;
-    return d->kernels->backward(d->net, d->weights, d->lanes[lane].gradients, d->lanes[lane].scratch, &own,
+    return d->kernels->backward(d->net, d->weights, d->lanes[lane].gradients, d->lanes[lane].scratch, &part,
                                 c->mantissas + at * 16, c->exps + at, counter);
 }
 int picopinn_backward(const picopinn_device *device, const ppn_batch *batch, const int16_t *cotangents,

@@ -120,14 +120,26 @@ static inline void ppn_encode_chunks(ppn_chunk *c, uint32_t chunks, uint32_t cou
     }
 }
 
+/* Write |count| blocks, whose lanes fit. */
+static inline void ppn_put16_blocks(int16_t *to, const ppn_lanes *x, uint32_t count) {
+    uint32_t k = 0;
+    for (; k + 2 <= count; k += 2) ppn_put16_pair_simd(to + k * 16, x[k], x[k + 1]);
+    if (k < count) ppn_put16_simd(to + k * 16, x[k]);
+}
+static inline void ppn_put8_blocks(int8_t *to, const ppn_lanes *x, uint32_t count) {
+    uint32_t k = 0;
+    for (; k + 4 <= count; k += 4) ppn_put8_four_simd(to + k * 16, x + k);
+    for (; k < count; k++) ppn_put8_simd(to + k * 16, x[k]);
+}
+
 /* Write the first |count| blocks to columns |column| .. of a row, as ppn_store(). */
 static inline void ppn_store_chunk(uint8_t *at, uint32_t blocks, int wide, uint32_t column, uint32_t count,
                                    const ppn_chunk *c) {
     int8_t e[PPN_CHUNK];
     if (wide)
-        for (uint32_t k = 0; k < count; k++) ppn_put16_simd((int16_t *)(void *)(at + (column + k) * 32), c->x[k]);
+        ppn_put16_blocks((int16_t *)(void *)(at + column * 32), c->x, count);
     else
-        for (uint32_t k = 0; k < count; k++) ppn_put8_simd((int8_t *)at + (column + k) * 16, c->x[k]);
+        ppn_put8_blocks((int8_t *)at + column * 16, c->x, count);
     ppn_put8_simd(e, c->e);
     memcpy(at + blocks * (wide ? 32 : 16) + column, e, count);
 }

@@ -34,8 +34,8 @@ static inline void ppn_take_columns(ppn_columns *c, ppn_run matrix, uint32_t fir
 
 /* The sum over k of left[k] x right[k][n], rounded by s[k], for every column n; |inner| apart so that it can be
  * constant. */
-static inline void ppn_chunk_sums(const ppn_columns *c, const ppn_left *left, const ppn_shifts *s, uint32_t inner,
-                                  ppn_chunk *out) {
+PPN_EACH void ppn_chunk_sums(const ppn_columns *c, const ppn_left *left, const ppn_shifts *s, uint32_t inner,
+                             ppn_chunk *out) {
     for (uint32_t n = 0; n < c->count; n++) {
         ppn_lanes acc = ppn_all_simd(0);
         for (uint32_t k = 0; k < inner; k++) {
@@ -168,7 +168,7 @@ static inline void ppn_put_outputs(ppn_layer_chunk *l, uint32_t stream, uint32_t
 static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_lanes *m, ppn_lanes e) {
     uint32_t at = (stream - 1) * l->to.blocks + l->column;
     int16_t exps[PPN_CHUNK];
-    for (uint32_t n = 0; n < l->count; n++) ppn_put16_simd(l->to.slopes.changes + (at + n) * 16, m[n]);
+    ppn_put16_blocks(l->to.slopes.changes + at * 16, m, l->count);
     ppn_put16_simd(exps, ppn_add_simd(e, ppn_all_simd(15))); /* one that does not count stays far below EMPTY */
     memcpy(l->to.slopes.exps + at, exps, l->count * sizeof *exps);
 }
@@ -214,19 +214,53 @@ static inline void ppn_put_layer(ppn_layer_chunk *l, uint32_t from, uint32_t str
     for (uint32_t r = from ? 0 : 1; r < streams; r += 2) ppn_put_jet(l, from + r, &z[r], &z[r + 1]);
 }
 
+/* The end of those microbatches of a group from |first| on whose rows are worked on at once: PPN_ROWS, or one's. */
+static inline uint32_t ppn_some_of(const ppn_pass *p, uint32_t first) {
+    uint32_t count = p->streams < PPN_ROWS ? PPN_ROWS / p->streams : 1;
+    return p->end - first < count ? p->end : first + count;
+}
+
+/* Microbatches |first| .. |end| - 1 through the columns of stage |i| and the activation. */
+static inline void ppn_forward_some(ppn_layer_chunk *l, const ppn_columns *columns, uint32_t i, uint32_t panel,
+                                    uint32_t first, uint32_t end) {
+    ppn_pass *p = l->to.pass;
+    const ppn_network *net = p->net;
+    const ppn_place *place = &net->places[i];
+    uint32_t blocks = place->out_blocks;
+    ppn_chunk z[PPN_ROWS];
+    for (uint32_t from = 0, streams; from < p->streams; from += streams) {
+        streams = p->streams - from < PPN_ROWS ? p->streams - from : PPN_ROWS - (from > 0); /* pairs whole */
+        ppn_chunk *x = z;
+        for (uint32_t at = first; at < end; at++) {
+            ppn_enter(p, at);
+            for (uint32_t r = from; r < from + streams; r++, x++) {
+                ppn_run row = ppn_stage_row(net, p->batch, p->tape, at, i, r);
+                ppn_chunk_product(ppn_panel_of(row, panel * columns->inner), columns, net->bits_weights, x);
+                if (r == 0) ppn_chunk_bias(p->weights + place->bias, blocks, l->column, l->count, x);
+            }
+        }
+        ppn_encode_chunks(z, (uint32_t)(x - z), l->count, ppn_all_simd(16), NULL, &p->flags);
+        x = z;
+        for (uint32_t at = first; at < end; at++, x += streams) {
+            ppn_enter(p, at);
+            ppn_layer_out to = {p, ppn_slopes_of(p, i), p->tape + place[1].input, blocks};
+            l->to = to;
+            ppn_put_layer(l, from, streams, x);
+        }
+    }
+}
+
 /* Stage |i|, which closes, and its activation. Answers 0 where the plain way must do it. */
 static inline int ppn_forward_jets(ppn_pass *p, uint32_t i) {
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
     ppn_run matrix = ppn_matrix_run(net, p->weights, i);
-    const ppn_place *place = &net->places[i];
-    uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s)), blocks = place->out_blocks;
+    uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s));
     int widest = i ? ppn_max(net->bits_base, net->bits_activations) : p->batch->bits_inputs;
     if (net->mode != PPN_JET || inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
     ppn_layer_chunk l;
     ppn_columns columns;
-    ppn_chunk z[PPN_ROWS];
-    ppn_lanes wide = ppn_all_simd(16);
+    l.to.pass = p;
     for (uint32_t k = 0; k < 2; k++) l.bits[k] = ppn_all_simd(ppn_row_bits(net, k));
     matrix.step = s->expand ? (int)outer : 1;
     columns.inner = inner;
@@ -235,25 +269,9 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i) {
             l.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
             l.column = panel * outer + k;
             ppn_take_columns(&columns, matrix, k, s->expand);
-            for (uint32_t from = 0, streams; from < p->streams; from += streams) {
-                streams = p->streams - from < PPN_ROWS ? p->streams - from : PPN_ROWS - (from > 0); /* pairs whole */
-                ppn_chunk *x = z;
-                for (uint32_t at = p->first; at < p->end; at++) {
-                    ppn_enter(p, at);
-                    for (uint32_t r = from; r < from + streams; r++, x++) {
-                        ppn_run row = ppn_panel_of(ppn_stage_row(net, p->batch, p->tape, at, i, r), panel * inner);
-                        ppn_chunk_product(row, &columns, matrix.bits, x);
-                        if (r == 0) ppn_chunk_bias(p->weights + place->bias, blocks, l.column, l.count, x);
-                    }
-                }
-                ppn_encode_chunks(z, (uint32_t)(x - z), l.count, wide, NULL, &p->flags);
-                x = z;
-                for (uint32_t at = p->first; at < p->end; at++, x += streams) {
-                    ppn_enter(p, at);
-                    ppn_layer_out to = {p, ppn_slopes_of(p, i), p->tape + place[1].input, blocks};
-                    l.to = to;
-                    ppn_put_layer(&l, from, streams, x);
-                }
+            for (uint32_t first = p->first, end; first < p->end; first = end) {
+                end = ppn_some_of(p, first);
+                ppn_forward_some(&l, &columns, i, panel, first, end);
             }
         }
     return 1;
@@ -265,7 +283,8 @@ static inline int ppn_forward_jets(ppn_pass *p, uint32_t i) {
 typedef struct {
     ppn_return *b;
     ppn_slopes slopes;
-    uint32_t blocks, column, count, keys[PPN_STREAMS]; /* blocks of a row; those worked on; a key a row */
+    uint32_t blocks, column, count, row; /* blocks of a row; those worked on; of a group's rows the first worked on */
+    uint32_t keys[PPN_STREAMS];          /* of the group's rows */
 } ppn_return_chunk;
 
 /* Encode |rows| rows of cotangents into the stage before. */
@@ -277,10 +296,10 @@ static inline void ppn_put_cotangents(ppn_return_chunk *o, uint32_t rows, ppn_ch
         some = rows - from < PPN_ROWS ? rows - from : PPN_ROWS;
         for (uint32_t r = 0; r < some; r++)
             for (uint32_t n = 0; n < PPN_CHUNK; n++)
-                seeds[r][n] = o->keys[from + r] + (o->column + n) * 16 * 0x9E3779B9u;
+                seeds[r][n] = o->keys[o->row + from + r] + (o->column + n) * 16 * 0x9E3779B9u;
         ppn_encode_chunks(c, some, o->count, bits, (const uint32_t (*)[PPN_CHUNK])seeds, &p->flags);
         for (uint32_t r = 0; r < some; r++) {
-            uint8_t *row = ppn_row16_at(o->b->rows[1], o->blocks, from + r);
+            uint8_t *row = ppn_row16_at(o->b->rows[1], o->blocks, o->row + from + r);
             ppn_store_chunk(row, o->blocks, 1, o->column, o->count, &c[r]);
         }
     }
@@ -331,6 +350,30 @@ static inline void ppn_return_jet(ppn_return_chunk *o, ppn_chunk *c) {
     }
 }
 
+/* Microbatches |first| .. |end| - 1 through the columns of stage |i| and the activation before it. */
+static inline void ppn_return_some(ppn_return_chunk *o, const ppn_columns *columns, uint32_t i, uint32_t panel,
+                                   uint32_t first, uint32_t end) {
+    ppn_return *b = o->b;
+    ppn_pass *p = &b->pass;
+    ppn_chunk c[PPN_STREAMS];
+    uint32_t rows = (end - first) * p->streams;
+    for (uint32_t q = 0; q < rows; q++) {
+        ppn_enter(p, first + q / p->streams);
+        ppn_run row = ppn_run_at(ppn_cotangent_row(b, i, q % p->streams), (int)(panel * columns->inner));
+        ppn_chunk_product(row, columns, p->net->bits_weights, &c[q]);
+    }
+    for (uint32_t q = 0; q < rows; q += PPN_ROWS)
+        ppn_encode_chunks(c + q, rows - q < PPN_ROWS ? rows - q : PPN_ROWS, o->count, ppn_all_simd(16), NULL,
+                          &p->flags);
+    for (uint32_t at = first; at < end; at++) {
+        ppn_enter(p, at);
+        o->slopes = ppn_slopes_of(p, i - 1);
+        ppn_return_jet(o, c + (at - first) * p->streams);
+    }
+    o->row = (first - p->first) * p->streams;
+    ppn_put_cotangents(o, rows, c);
+}
+
 /* The cotangent of stage |i|'s input through the activation before it. Answers 0 where the plain way must do it. */
 static inline int ppn_return_jets(ppn_return *b, uint32_t i) {
     ppn_pass *p = &b->pass;
@@ -343,9 +386,7 @@ static inline int ppn_return_jets(ppn_return *b, uint32_t i) {
         net->bits_gradients + matrix.bits > 30)
         return 0;
     ppn_return_chunk o;
-    ppn_chunk c[PPN_STREAMS];
     ppn_columns columns;
-    ppn_lanes wide = ppn_all_simd(16);
     uint32_t rows = 0;
     o.b = b;
     o.blocks = net->places[i].in_blocks;
@@ -360,19 +401,10 @@ static inline int ppn_return_jets(ppn_return *b, uint32_t i) {
             o.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
             o.column = panel * outer + k;
             ppn_take_columns(&columns, matrix, k, over_rows);
-            for (uint32_t q = 0; q < rows; q++) {
-                ppn_enter(p, p->first + q / p->streams);
-                ppn_run row = ppn_run_at(ppn_cotangent_row(b, i, q % p->streams), (int)(panel * inner));
-                ppn_chunk_product(row, &columns, matrix.bits, &c[q]);
+            for (uint32_t first = p->first, end; first < p->end; first = end) {
+                end = ppn_some_of(p, first);
+                ppn_return_some(&o, &columns, i, panel, first, end);
             }
-            for (uint32_t q = 0; q < rows; q += PPN_ROWS)
-                ppn_encode_chunks(c + q, rows - q < PPN_ROWS ? rows - q : PPN_ROWS, o.count, wide, NULL, &p->flags);
-            for (uint32_t at = p->first; at < p->end; at++) {
-                ppn_enter(p, at);
-                o.slopes = ppn_slopes_of(p, i - 1);
-                ppn_return_jet(&o, c + (at - p->first) * p->streams);
-            }
-            ppn_put_cotangents(&o, rows, c);
         }
     return 1;
 }

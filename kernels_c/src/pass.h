@@ -117,8 +117,8 @@ typedef struct {
     uint32_t first, end; /* microbatches that go through a stage together */
 } ppn_pass;
 
-/* How many go together: in vector registers, enough to fill PPN_ROWS rows. */
-static inline uint32_t ppn_group(uint32_t streams) { return PPN_SIMD && streams < PPN_ROWS ? PPN_ROWS / streams : 1; }
+/* How many go together: in vector registers, up to PPN_GROUP rows. */
+static inline uint32_t ppn_group(uint32_t streams) { return PPN_SIMD && streams < PPN_GROUP ? PPN_GROUP / streams : 1; }
 static inline void ppn_open_group(ppn_pass *p, uint32_t group) {
     p->first = p->end;
     p->end = p->batch->count - p->first < group ? p->batch->count : p->first + group;

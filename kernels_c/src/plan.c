@@ -99,7 +99,7 @@ int ppn_plan(ppn_network *net, uint16_t directions, ppn_sizes *sizes) {
         net->places[i].bias_sum += header;
     }
     sizes->gradients += header;
-    uint32_t rows = PPN_SIMD && streams < PPN_ROWS ? PPN_ROWS : streams; /* of a group */
+    uint32_t rows = PPN_SIMD && streams < PPN_GROUP ? PPN_GROUP : streams; /* of a group, with any fewer directions */
     sizes->scratch = 2 * ppn_rows16_bytes(net, rows);
     sizes->scratch = sizes->scratch > chains ? sizes->scratch : chains;
     sizes->in_blocks = net->places[0].in_blocks;

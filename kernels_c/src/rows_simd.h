@@ -53,7 +53,7 @@ static inline void ppn_tile_shifts(ppn_tile *t, uint32_t rows, uint32_t cols, in
         }
     }
 }
-static inline void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int inner) {
+PPN_EACH void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int inner, int turned) {
     ppn_lanes acc[PPN_ROWS][PPN_COLS];
     for (uint32_t r = 0; r < rows; r++)
         for (uint32_t c = 0; c < cols; c++) acc[r][c] = ppn_all_simd(0);
@@ -64,7 +64,7 @@ static inline void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int i
         for (int k = 0; k < count; k++) {
             ppn_right right[PPN_COLS];
             for (uint32_t c = 0; c < cols; c++) {
-                ppn_operand from = {t->cols[c].mantissas, t->cols[c].wide, t->cols[c].turned};
+                ppn_operand from = {t->cols[c].mantissas, t->cols[c].wide, turned};
                 right[c] = ppn_right_simd(&from, (at + k) * t->cols[c].step);
             }
             for (uint32_t r = 0; r < rows; r++) {
@@ -83,14 +83,15 @@ static inline void ppn_tile_sum(ppn_tile *t, uint32_t rows, uint32_t cols, int i
 
 /* The tile with its most frequent sizes as constants. */
 static inline void ppn_tile_product(ppn_tile *t, uint32_t rows, uint32_t cols, int inner) {
-    if (rows == PPN_ROWS && cols == PPN_COLS)
-        ppn_tile_sum(t, PPN_ROWS, PPN_COLS, inner);
-    else if (rows == 1 && cols == PPN_COLS)
-        ppn_tile_sum(t, 1, PPN_COLS, inner);
+    int turned = t->cols[0].turned;
+    if (rows == PPN_ROWS && cols == PPN_COLS && turned)
+        ppn_tile_sum(t, PPN_ROWS, PPN_COLS, inner, 1);
+    else if (rows == PPN_ROWS && cols == PPN_COLS)
+        ppn_tile_sum(t, PPN_ROWS, PPN_COLS, inner, 0);
     else if (rows == PPN_ROWS && cols == 1)
-        ppn_tile_sum(t, PPN_ROWS, 1, inner);
+        ppn_tile_sum(t, PPN_ROWS, 1, inner, turned);
     else
-        ppn_tile_sum(t, rows, cols, inner);
+        ppn_tile_sum(t, rows, cols, inner, turned);
 }
 
 /* A group's rows, stream after stream of each microbatch: where they are, and where their products go. */
@@ -273,9 +274,8 @@ static inline int ppn_outer_shifts(const ppn_outers *o, int one, const int8_t *e
 }
 
 /* Terms of block rows m .. m + lefts - 1 and |count| block columns from |n| on, in registers. */
-static inline ppn_lanes ppn_outer_sum(const ppn_outers *o, const ppn_left x[][PPN_LEFTS],
-                                      const ppn_shifts s[][PPN_LEFTS], uint32_t m, uint32_t lefts, uint32_t n,
-                                      uint32_t count) {
+PPN_EACH ppn_lanes ppn_outer_sum(const ppn_outers *o, const ppn_left x[][PPN_LEFTS], const ppn_shifts s[][PPN_LEFTS],
+                                 uint32_t m, uint32_t lefts, uint32_t n, uint32_t count) {
     ppn_lanes peak = ppn_all_simd(0);
     for (uint32_t c = 0; c < count; c++) {
         ppn_lanes acc[PPN_LEFTS];
@@ -310,34 +310,52 @@ static inline ppn_left ppn_outer_left(const ppn_outers *o, uint32_t r, uint32_t 
     return ppn_lifted_simd(ppn_spread_simd(&from, m), o->lift);
 }
 
-/* A gradient of one block column: here a chunk is of block rows. */
-static inline void ppn_outer_column(const ppn_outers *o) {
+#define PPN_FEW 2 /* block columns of a narrow gradient */
+
+/* Terms of |count| block rows from m on and of all |cols| block columns, whose right operands are at hand. */
+PPN_EACH ppn_lanes ppn_narrow_sum(const ppn_outers *o, const ppn_right right[][PPN_FEW], const ppn_shifts s[][PPN_FEW],
+                                  uint32_t m, uint32_t count, uint32_t cols) {
     ppn_lanes peak = ppn_all_simd(0);
-    ppn_right right[PPN_ROWS];
-    for (uint32_t r = 0; r < o->streams; r++) {
-        ppn_operand from = {o->right[r].mantissas, o->right[r].wide, 1};
-        right[r] = ppn_right_simd(&from, 0);
+    for (uint32_t k = 0; k < count; k++) {
+        int32_t *to = o->sums + (m + k) * cols * 16;
+        ppn_lanes acc[PPN_FEW];
+        for (uint32_t c = 0; c < cols; c++) acc[c] = ppn_get_simd(to + c * 16);
+        for (uint32_t r = 0; r < o->streams; r++) {
+            ppn_left left = ppn_outer_left(o, r, m + k);
+            for (uint32_t c = 0; c < cols; c++) {
+                ppn_lanes t = ppn_dot_onto_simd(ppn_all_simd(s[r][c].half[k]), left, right[r][c]);
+                t = ppn_asr_by_simd(t, ppn_all_simd(s[r][c].shift[k]));
+                peak = ppn_or_simd(peak, ppn_abs_simd(t));
+                acc[c] = ppn_add_simd(acc[c], t);
+            }
+        }
+        for (uint32_t c = 0; c < cols; c++) ppn_put_simd(to + c * 16, acc[c]);
     }
+    return peak;
+}
+
+/* A gradient of up to PPN_FEW block columns: here a chunk is of block rows. */
+static inline void ppn_outer_narrow(const ppn_outers *o) {
+    ppn_lanes peak = ppn_all_simd(0);
+    ppn_right right[PPN_ROWS][PPN_FEW];
+    for (uint32_t r = 0; r < o->streams; r++)
+        for (uint32_t c = 0; c < o->cols; c++) {
+            ppn_operand from = {o->right[r].mantissas, o->right[r].wide, 1};
+            right[r][c] = ppn_right_simd(&from, c);
+        }
     for (uint32_t m = 0; m < o->rows; m += PPN_CHUNK) {
         uint32_t count = o->rows - m < PPN_CHUNK ? o->rows - m : PPN_CHUNK;
-        ppn_shifts s[PPN_ROWS];
+        ppn_shifts s[PPN_ROWS][PPN_FEW];
         int far = 1;
         for (uint32_t r = 0; r < o->streams; r++)
-            far &= ppn_outer_shifts(o, o->right[r].exps[0], o->left[r].exps + m, count, &s[r]);
-        if (!far) {
-            ppn_outer_plainly(o, m, count, 0, 1);
-            continue;
-        }
-        for (uint32_t k = 0; k < count; k++) {
-            ppn_lanes acc = ppn_get_simd(o->sums + (m + k) * 16);
-            for (uint32_t r = 0; r < o->streams; r++) {
-                ppn_lanes t = ppn_dot_onto_simd(ppn_all_simd(s[r].half[k]), ppn_outer_left(o, r, m + k), right[r]);
-                t = ppn_asr_by_simd(t, ppn_all_simd(s[r].shift[k]));
-                peak = ppn_or_simd(peak, ppn_abs_simd(t));
-                acc = ppn_add_simd(acc, t);
-            }
-            ppn_put_simd(o->sums + (m + k) * 16, acc);
-        }
+            for (uint32_t c = 0; c < o->cols; c++)
+                far &= ppn_outer_shifts(o, o->right[r].exps[c], o->left[r].exps + m, count, &s[r][c]);
+        if (!far)
+            ppn_outer_plainly(o, m, count, 0, o->cols);
+        else if (o->cols == 1)
+            peak = ppn_or_simd(peak, ppn_narrow_sum(o, right, s, m, count, 1));
+        else
+            peak = ppn_or_simd(peak, ppn_narrow_sum(o, right, s, m, count, PPN_FEW));
     }
     o->a->peak |= ppn_fold_simd(peak);
 }
@@ -394,8 +412,8 @@ static inline int ppn_outer_rows(ppn_return *b, uint32_t i) {
             o.streams++;
         }
         for (uint32_t panel = 0; panel < s->panels; panel++) {
-            if (o.cols == 1)
-                ppn_outer_column(&o);
+            if (o.cols <= PPN_FEW)
+                ppn_outer_narrow(&o);
             else
                 ppn_outer_chunk(&o);
             for (uint32_t r = 0; r < o.streams; r++) {

@@ -9,10 +9,14 @@
 #ifndef PPN_SIMD
 #define PPN_SIMD 0
 #endif
-#define PPN_ROWS 5 /* rows of blocks that are worked on at once */
+#define PPN_ROWS 5   /* rows of blocks that are worked on at once */
+#define PPN_GROUP 20 /* rows that go through a stage together, so that its matrix is unpacked once for all */
 #if PPN_SIMD
 #include <immintrin.h>
 #include <string.h>
+
+/* A function whose callers give it sizes as constants: each call is compiled for its own. */
+#define PPN_EACH static inline __attribute__((always_inline))
 
 /* ---- lanes ----------------------------------------------------------------------------------------------------- */
 
@@ -60,6 +64,16 @@ static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
 static inline void ppn_put_low16_simd(int16_t *p, ppn_lanes x) { ppn_put16_simd(p, x); }
 static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(x));
+}
+/* two blocks of int16; four of int8: packing costs half as much as narrowing each for itself */
+static inline void ppn_put16_pair_simd(int16_t *p, ppn_lanes x, ppn_lanes y) {
+    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi64(order, _mm512_packs_epi32(x, y)));
+}
+static inline void ppn_put8_four_simd(int8_t *p, const ppn_lanes x[4]) {
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512i y = _mm512_packs_epi16(_mm512_packs_epi32(x[0], x[1]), _mm512_packs_epi32(x[2], x[3]));
+    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, y));
 }
 static inline uint32_t ppn_fold_simd(ppn_lanes x) {
     __m256i y = _mm256_or_si256(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
@@ -211,6 +225,13 @@ static inline void ppn_put_low16_simd(int16_t *p, ppn_lanes x) { /* 0 .. 65535 *
 static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
     __m256i y = ppn_narrow_simd(x);
     _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
+}
+static inline void ppn_put16_pair_simd(int16_t *p, ppn_lanes x, ppn_lanes y) {
+    ppn_put16_simd(p, x);
+    ppn_put16_simd(p + 16, y);
+}
+static inline void ppn_put8_four_simd(int8_t *p, const ppn_lanes x[4]) {
+    for (int i = 0; i < 4; i++) ppn_put8_simd(p + 16 * i, x[i]);
 }
 static inline uint32_t ppn_fold_simd(ppn_lanes x) {
     __m256i y = _mm256_or_si256(x.low, x.high);
