@@ -69,7 +69,7 @@ def _average(spent: Counters, elapsed: float) -> Spent:
 
 
 def _rate(session: Session, port: PacedBoard) -> float:
-    payload = bytes(range(256)) * (messages.PAYLOAD // 256)
+    payload = bytes(range(1, 256)) * (messages.PAYLOAD // 256)
     start = port.microseconds
     for _ in session.stream((messages.ECHO, payload) for _ in range(ECHOES)):
         pass
