@@ -21,6 +21,7 @@ from ppn import messages
 
 from picopinn import Estimator, Network, Solver, boards, fit
 from picopinn.device.addresses import open_session
+from picopinn.device.packing import Parameters
 from picopinn.device.remote import Counters, RemoteDevice
 from picopinn.integer import IntegerEngine
 from picopinn.link.session import Request, Session
@@ -58,7 +59,7 @@ PARTS = {
     messages.LOAD: "load",
     messages.FORWARD: "forward",
     messages.BACKWARD: "backward",
-    messages.GRADIENTS: "gradients",
+    messages.READ: "gradients",
 }
 
 
@@ -76,9 +77,10 @@ class Watched:
 
     def __init__(self, session: Session, program: Program) -> None:
         self._session, self._program = session, program
+        self._end = Parameters(program).gradient_bytes
         self.info = session.info
         self.seen: list[Observation] = []
-        self._begun = 0.0
+        self._carried = 0.0  # cycles of a part's first requests
 
     def call(self, kind: int, payload: bytes = b"") -> bytes:
         return next(self.stream([(kind, payload)]))
@@ -99,17 +101,22 @@ class Watched:
         clock = self.info["clock_hz"] / 1e6
         kernel, beside = spent.kernel_us * clock, (spent.busy_us - spent.kernel_us) * clock
         self.seen.append(Observation("link", fit.link_work(fit.Message(kind, len(payload), len(reply))), beside))
-        if kind == messages.BEGIN:
-            self._begun = kernel  # clearing the sums counts as a part of using them
-        elif kind in PARTS:
-            begun = self._begun if kind == messages.GRADIENTS else 0.0
-            self.seen.append(Observation(PARTS[kind], self._work(kind, payload), kernel + begun))
+        if kind == messages.DIRECTIONS:
+            return
+        if kind in (messages.FORWARD, messages.BACKWARD):
+            self.seen.append(Observation(PARTS[kind], self._work(kind, payload), kernel))
+            return
+        self._carried += kernel  # stages are contracted while others come or go; clearing sums is a part of using them
+        last = kind == messages.READ and sum(messages.read(messages.READ_HEAD, payload)) == self._end
+        if kind == messages.LOAD or last:
+            self.seen.append(Observation(PARTS[kind], self._work(kind, payload), self._carried))
+            self._carried = 0.0
 
     def _work(self, kind: int, payload: bytes) -> Counter[str]:
         stages = range(len(self._program.stages))
         if kind == messages.LOAD:
             return sum((fit.load_work(self._program, n) for n in stages), Counter())
-        if kind == messages.GRADIENTS:
+        if kind == messages.READ:
             return sum((fit.gradients_work(self._program, n) for n in stages), Counter())
         directions, count, _ = messages.read(messages.FORWARD_HEAD, payload)
         work = fit.forward_work if kind == messages.FORWARD else fit.backward_work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -158,7 +159,10 @@ def read(path: Path) -> Architecture:
         if base not in known:
             raise PintaError(f"{path}: extends {base!r} is none of {', '.join(known)}")
         data = _merged(_toml(known[base]), data)
-    return _Reader(data, str(path)).architecture()
+    reader = _Reader(data, str(path))
+    design = reader.architecture()
+    reader.refuse_unknown()
+    return design
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -180,11 +184,28 @@ def _is_table(*values: object) -> bool:
     return all(isinstance(value, Mapping) for value in values)
 
 
+def _leaves(table: Mapping[str, Any], where: str = "") -> set[str]:
+    """Paths of all entries that are not tables."""
+    found: set[str] = set()
+    for key, value in table.items():
+        found |= _leaves(value, f"{where}{key}.") if isinstance(value, Mapping) else {where + key}
+    return found
+
+
 class _Reader:
     """Takes entries out of a table and names what is missing or wrong."""
 
     def __init__(self, data: Mapping[str, Any], source: str) -> None:
         self.data, self.source = data, source
+        self.used: set[str] = set()
+
+    def refuse_unknown(self) -> None:
+        """PintaError for an entry that was not taken: a slip of the pen must not leave the default in force."""
+        unread = _leaves(self.data) - self.used
+        unknown = sorted(path for path in unread if path.rpartition(".")[2] != "reference")  # a note for readers
+        if unknown:
+            near = difflib.get_close_matches(unknown[0], self.used, 1)
+            raise self.wrong(f"entry {unknown[0]} is unknown" + (f": did you mean {near[0]}?" if near else ""))
 
     def architecture(self) -> Architecture:
         technology, technologies = self.text("technology"), self._technologies()
@@ -252,6 +273,7 @@ class _Reader:
 
     def entry(self, path: str) -> Any:
         value: Any = self.data
+        self.used.add(path)
         for key in path.split("."):
             if not isinstance(value, Mapping) or key not in value:
                 raise self.wrong(f"entry {path} is missing")

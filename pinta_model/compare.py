@@ -63,5 +63,5 @@ def ladder(
 
 def _on_chip(name: str, change: str, workload: Workload, design: Architecture) -> Rung:
     report = evaluate(workload, design)
-    limit = str(bottlenecks(report, 1)[0])
+    limit = str(bottlenecks(report))
     return Rung(name, change, float(report.seconds), float(report.pj) * 1e-12, limit, report)

@@ -70,19 +70,17 @@ def sweep(workloads: Mapping[str, Workload], design: Architecture, axes: Axes | 
     """
     axes = axes or Axes()
     parts = [
-        _group(widths, workload, design, axes, kib, dataflow)
+        _group(widths, workload, design, axes, kib)
         for widths, workload in workloads.items()
-        for kib, dataflow in itertools.product(axes.activation_kib, axes.dataflows)
+        for kib in axes.activation_kib
     ]
     columns = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     total = axes.size * len(workloads)
     return Sweep(columns, frontier(columns["seconds"], columns["pj"]), total - len(columns["pj"]))
 
 
-def _group(
-    widths: str, workload: Workload, design: Architecture, axes: Axes, kib: int, dataflow: Dataflow
-) -> dict[str, Column]:
-    """The designs of one buffer size and dataflow, evaluated together."""
+def _group(widths: str, workload: Workload, design: Architecture, axes: Axes, kib: int) -> dict[str, Column]:
+    """The designs of one buffer size, evaluated together: a row a dataflow, a column for everything else."""
     grid = np.array(list(itertools.product(axes.rows, axes.cols, axes.slice_multipliers, axes.clock_mhz)))
     fits = np.ones(len(grid), dtype=bool)
     sizes = {name: buffer.size_bytes for name, buffer in design.buffers.items()} | {"activation": kib * 1024}
@@ -90,40 +88,38 @@ def _group(
         fits &= need <= sizes[name]
     rows, cols, multipliers = (grid[fits, column].astype(np.int64) for column in range(3))
     clock = grid[fits, 3]
+    dataflow: Any = np.array(axes.dataflows)[:, None]  # as a design says it, but for all of them
     buffer = replace(design.buffers["activation"], size_bytes=kib * 1024)
-    many = replace(
-        design,
-        array=replace(
-            design.array,
-            rows=rows,
-            cols=cols,
-            slice_multipliers=multipliers,
-            dataflow=dataflow,
-            row_port_bytes=PORT_BYTES * rows,
-            col_port_bytes=PORT_BYTES * cols,
-        ),
-        clock_mhz=clock,
-        buffers={**design.buffers, "activation": buffer},
+    array = replace(
+        design.array,
+        rows=rows,
+        cols=cols,
+        slice_multipliers=multipliers,
+        dataflow=dataflow,
+        row_port_bytes=PORT_BYTES * rows,
+        col_port_bytes=PORT_BYTES * cols,
     )
+    many = replace(design, array=array, clock_mhz=clock, buffers={**design.buffers, "activation": buffer})
     report = evaluate(workload, many)
-    count = len(rows)
-    return {
-        "widths": np.full(count, widths),
+    columns: dict[str, Any] = {
+        "widths": widths,
         "rows": rows,
         "cols": cols,
         "slice_multipliers": multipliers,
         "clock_mhz": clock,
-        "activation_kib": np.full(count, kib),
-        "dataflow": np.full(count, dataflow),
-        "cycles": np.broadcast_to(report.cycles, count),
-        "seconds": np.broadcast_to(report.seconds, count),
-        "pj": np.broadcast_to(report.pj, count),
-        "watts": np.broadcast_to(report.watts, count),
-        "area_mm2": np.broadcast_to(sum(areas_mm2(many).values()), count),
-        "utilization": np.broadcast_to(report.utilization, count),
-        "dram_bytes": np.full(count, report.level_bytes["dram"]),
-        "bottleneck": bottlenecks(report, count),
+        "activation_kib": kib,
+        "dataflow": dataflow,
+        "cycles": report.cycles,
+        "seconds": report.seconds,
+        "pj": report.pj,
+        "watts": report.watts,
+        "area_mm2": sum(areas_mm2(many).values()),
+        "utilization": report.utilization,
+        "dram_bytes": report.level_bytes["dram"],
+        "bottleneck": bottlenecks(report),
     }
+    shape = (len(dataflow), len(rows))
+    return {key: np.broadcast_to(value, shape).reshape(-1) for key, value in columns.items()}
 
 
 def frontier(seconds: Column, pj: Column) -> NDArray[np.int64]:
@@ -135,10 +131,10 @@ def frontier(seconds: Column, pj: Column) -> NDArray[np.int64]:
     return order[first]
 
 
-def bottlenecks(report: Report, count: int) -> Column:
+def bottlenecks(report: Report) -> Column:
     """What takes most of the time: multipliers, idle elements, ports and outputs, off-chip memory, or units."""
     elements = report.design.array.rows * report.design.array.cols
-    zero = np.zeros(count)
+    zero = np.zeros(np.shape(report.cycles))
     multiply, stalls, units = zero.copy(), zero.copy(), zero.copy()
     off_chip = zero + off_chip_stall_cycles(report)
     for cost in report.costs:

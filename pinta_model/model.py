@@ -3,7 +3,7 @@
 Operations run one after the other. A unit that reads what leaves the grid works while it leaves; one that reads an
 operand of a product works alongside; any other waits for its turn.
 
-Sizes of the grid, ports and clock may be NumPy arrays, one entry a design: all results are then such arrays.
+Sizes of the grid, ports, clock and dataflow may be NumPy arrays that broadcast, one entry a design: so are all results.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from .architecture import LANES, Architecture
-from .array import FREE, STATIONARY, SUM_BYTES, Count, Grid, Product, Stationary, Timing, pace, simulate, slices, timing
+from .array import FREE, STATIONARY, SUM_BYTES, Count, Grid, Product, Timing, pace, simulate, slices, timing
 from .energy import PARTS, Energies, energies
 from .errors import PintaError
 from .memory import LEVELS, OFF_CHIP, Placement, check_tiles, place
@@ -211,17 +211,18 @@ class _Model:
         """The timing of the design's dataflow, or of the fastest one for this product."""
         spec = self.design.array
         grid = Grid(spec.rows, spec.cols, spec.row_port_bytes, spec.col_port_bytes, self.design.dram_bytes_per_cycle)
-        allowed = STATIONARY if spec.dataflow == "best" else (spec.dataflow,)
-        found = [timing(product, grid, stationary) for stationary in allowed]
-        chosen = np.argmin(np.stack(np.broadcast_arrays(*[t.cycles for t in found])), axis=0)
+        found = [timing(product, grid, stationary) for stationary in STATIONARY]
+        fastest = np.argmin(np.stack(np.broadcast_arrays(*[t.cycles for t in found])), axis=0)
+        named = np.argmax(np.asarray(spec.dataflow)[..., None] == np.array(STATIONARY), axis=-1)
+        chosen = np.where(np.equal(spec.dataflow, "best"), fastest, named)
         if self.stepped:
-            stationary: Stationary = allowed[int(chosen)]
+            stationary = STATIONARY[int(chosen)]
             return simulate(product, grid, stationary), stationary
         picked = {
             key: np.choose(chosen, np.broadcast_arrays(*[getattr(t, key) for t in found]))
             for key in ("cycles", "stall_cycles", "busy_cycles", "a_bytes", "b_bytes")
         }
-        return Timing(**picked), np.array(allowed)[chosen]
+        return Timing(**picked), np.array(STATIONARY)[chosen]
 
     def _gemm_cost(
         self, section: Section, gemm: Gemm, product: Product, found: Timing, chosen: Count, merged: int

@@ -13,7 +13,8 @@ from .explore import Sweep
 if TYPE_CHECKING:  # a second to import, and most commands draw nothing
     from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREY, _GREEN = "#1f5fa8", "#d9731a", "#8a8f98", "#2f8f5b"
+_BLUE, _ORANGE, _GREEN = "#1f5fa8", "#d9731a", "#2f8f5b"
+_SHADES = ("#c9a27e", "#b9a6c9", "#9fb7cc", "#8a8f98")  # of buffers, the smallest first
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -42,12 +43,13 @@ def waterfall(ladders: Mapping[str, Sequence[Rung]], claim: Claim) -> bytes:
             axes.axhspan(*claimed, color="#dddfe3", lw=0, zorder=0)
             _steps(axes, [getattr(chain[0], what) / getattr(rung, what) for rung in chain], chain)
             axes.set_title(problem if row == 0 else "", fontsize=13)
-    for row, what in enumerate(("speedup", "energy ratio")):
-        grid[row][0].set_ylabel(f"{what} over GPU, dense, AD")
-        low, high = grid[row][0].get_ylim()
-        grid[row][0].set_ylim(low / 1.6, high * 2.2)
-    top = claim.speedup[1]
-    grid[0][0].text(-0.4, top * 0.9, "stated in the literature", fontsize=8, va="top", color="#555")
+    for row, (what, claimed) in enumerate((("speedup", claim.speedup), ("energy ratio", claim.energy_ratio))):
+        axes = grid[row][0]
+        axes.set_ylabel(f"{what} over GPU, dense, AD")
+        low, high = axes.get_ylim()
+        axes.set_ylim(low / 1.6, high * 2.2)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}x")
+        axes.text(-0.4, claimed[1] * 0.9, "stated in the literature", fontsize=8, va="top", color="#555")
     return _png(figure)
 
 
@@ -61,8 +63,14 @@ def _steps(axes: Any, ratios: Sequence[float], chain: Sequence[Rung]) -> None:
         before = ratio
     _bar(axes, len(chain) - 1, 1.0, before, _BLUE, before)
     axes.axhline(1.0, color="#444", lw=0.8)
-    axes.set_xticks(range(len(chain)), [*(rung.change for rung in chain[1:]), "all"], fontsize=8)
+    axes.set_xticks(range(len(chain)), [*(_tick(rung) for rung in chain[1:]), "all"], fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _tick(rung: Rung) -> str:
+    """What changes, and where it runs."""
+    machine = rung.name.partition(",")[0]
+    return rung.change if rung.change == machine else f"{rung.change}\non {machine}"
 
 
 def _bar(axes: Any, place: int, start: float, end: float, color: str, factor: float) -> None:
@@ -79,7 +87,10 @@ def pareto(sweep: Sweep, problem: str, default: tuple[float, float]) -> bytes:
     axes = figure.subplots()
     columns = sweep.columns
     seconds, joules, area = columns["seconds"] * 1e3, columns["pj"] * 1e-6, columns["area_mm2"]
-    axes.scatter(seconds, joules, s=area * 1.5, color=_GREY, alpha=0.12, lw=0)
+    for shade, kib in zip(_SHADES, sorted(set(columns["activation_kib"].tolist())), strict=False):
+        rows = columns["activation_kib"] == kib
+        axes.scatter(seconds[rows], joules[rows], s=area[rows] * 1.5, color=shade, alpha=0.25, lw=0, zorder=1)
+        axes.scatter([], [], s=40, color=shade, label=f"activation buffer {kib:,} KiB")
     front = sweep.frontier
     axes.plot(seconds[front], joules[front], color=_BLUE, lw=1)
     colors = (_BLUE, _GREEN, _ORANGE, "#7b4fa3", "#b03a48")
@@ -88,7 +99,26 @@ def pareto(sweep: Sweep, problem: str, default: tuple[float, float]) -> bytes:
         axes.scatter(seconds[rows], joules[rows], s=area[rows] * 3, color=color, label=f"frontier, {name}", zorder=3)
     axes.scatter(default[0] * 1e3, default[1] * 1e6, s=140, marker="*", color="black", label="default", zorder=4)
     axes.set(xscale="log", yscale="log", xlabel="time of a training step (ms)", ylabel="energy of a training step (uJ)")
-    axes.set_title(f"{problem}: {len(sweep):,} designs, marker area proportional to chip area", fontsize=12)
-    axes.legend(frameon=False, fontsize=9)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
+    for row, name, high in ((front[0], "fastest", 0.32), (front[-1], "least energy", 0.02)):
+        _note(axes, (seconds[row], joules[row]), f"{name}: {_sizes(sweep, row)}", high)
+    span = f"{area.min():.2g} to {area.max():.2g} mm2"
+    axes.set_title(f"{problem}: {len(sweep):,} designs of {span} (area of a marker)", fontsize=12)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
     return _png(figure)
+
+
+def _sizes(sweep: Sweep, row: int) -> str:
+    """A design in its own numbers."""
+    c = {key: values[row] for key, values in sweep.columns.items()}
+    elements = f"{c['rows']} x {c['cols']} elements of {c['slice_multipliers']} multipliers"
+    return f"{elements}, {c['clock_mhz']:g} MHz, {c['activation_kib']:,} KiB, {c['area_mm2']:.1f} mm2, {c['widths']}"
+
+
+def _note(axes: Any, point: tuple[float, float], text: str, high: float) -> None:
+    """Text at a height of the axes, and a line from it to its point."""
+    line = {"arrowstyle": "-", "color": "#555", "lw": 0.7, "relpos": (0, 0.5)}
+    place = (0.1, high)
+    axes.annotate(text, point, place, textcoords="axes fraction", fontsize=8, color="#333", arrowprops=line, zorder=5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from typing import Any
 
 from .energy import PARTS, areas_mm2
@@ -14,11 +15,13 @@ from .memory import LEVELS
 from .model import Cost, Report
 
 LEVEL = "level"
-GROUPS = {"layer": ("layer",), "phase": ("phase",), "operation": ("section", "phase", "name", "kind")}
+GROUPS = {"layer": ("layer",), "phase": ("phase",), "operation": ("section", "phase", "name")}
 
 
 def rows(report: Report, by: str) -> tuple[list[str], list[list[str]]]:
     """Headings and lines of a table summed over ``layer``, ``phase``, ``operation`` or memory ``level``.
+
+    Leakage belongs to no operation: it has a line of its own, and is in the total.
 
     Raises:
         PintaError: ``by`` is none of these.
@@ -33,7 +36,9 @@ def rows(report: Report, by: str) -> tuple[list[str], list[list[str]]]:
     levels = [f"{level}_bytes" for level in LEVELS]
     headings = [by, "cycles", "stall_cycles", "utilization", *levels, "nj"]
     lines = [_line(" ".join(key), costs, report) for key, costs in groups.items()]
-    return headings, [*lines, _line("total", list(report.costs), report)]
+    leakage, total = f"{float(report.part_pj['leakage']) * 1e-3:,.1f}", _line("total", list(report.costs), report)
+    idle = ["leakage", *[""] * (len(headings) - 2), leakage]
+    return headings, [*lines, idle, [*total[:-1], f"{float(report.pj) * 1e-3:,.1f}"]]
 
 
 def levels(report: Report) -> dict[str, dict[str, float]]:
@@ -99,10 +104,19 @@ def summary(report: Report) -> str:
     area = float(sum(areas_mm2(report.design).values()))
     return (
         f"{report.workload} on {report.design.name}: {float(report.cycles):,.0f} cycles, "
-        f"{report.seconds * 1e3:.3f} ms, "
-        f"{report.pj * 1e-6:.1f} uJ ({report.part_pj['leakage'] * 1e-6:.1f} of it leakage), {report.watts:.2f} W, "
+        f"{figure(report.seconds * 1e3)} ms, "
+        f"{figure(report.pj * 1e-6)} uJ ({figure(report.part_pj['leakage'] * 1e-6)} of it leakage), "
+        f"{figure(report.watts)} W, "
         f"utilization {float(report.utilization):.1%}, {area:.2f} mm2"
     )
+
+
+def figure(value: float, unit: str = "") -> str:
+    """Four digits; a dash for what nobody knows."""
+    if math.isnan(value):
+        return "-"
+    digits = max(0, 3 - math.floor(math.log10(value))) if value else 0
+    return f"{value:,.{digits}f}{unit}"
 
 
 def _flat(cost: Cost, report: Report) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -307,6 +307,8 @@ def _build(cls: type[Any], data: Mapping[str, Any], what: str, source: str) -> A
     known = {field.name: field for field in fields(cls)}
     if unknown := data.keys() - known.keys():
         raise PintaError(f"{source}: {what} {data.get('name')!r} has unknown entry {', '.join(sorted(unknown))}")
+    if lacking := [key for key, field in known.items() if field.default is MISSING and key not in data]:
+        raise PintaError(f"{source}: {what} {data.get('name')!r} lacks entry {', '.join(lacking)}")
     for key, value in data.items():
         if not _fits(value, str(known[key].type)):
             raise PintaError(f"{source}: {what} {data.get('name')!r}: {key} = {value!r} is of the wrong type")

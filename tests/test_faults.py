@@ -271,7 +271,7 @@ def test_noise_and_strange_requests_for_a_while(micropython: Path) -> None:
 def _strange_request(rng: random.Random) -> tuple[int, bytes]:
     kinds = [kind for kind in range(256) if kind not in (messages.INFO, messages.LEAVE)]
     kind = rng.choice(kinds if rng.random() < 0.1 else range(messages.CONFIGURE, messages.LEAVE))
-    payload = rng.randbytes(rng.choice([0, 4, 8, 12, rng.randrange(2048)]))
+    payload = rng.randbytes(rng.choice([0, 4, 8, 12, rng.randrange(messages.PAYLOAD)]))
     if kind == messages.CONFIGURE and rng.random() < 0.8:
         program = bytearray(program_bytes(CASE.program, CASE.directions))
         for _ in range(rng.choice([0, 0, 1, 2])):

@@ -56,7 +56,7 @@ def spec_crc(content: bytes) -> int:
 
 
 def spec_seal(kind: int, sequence: int, payload: bytes) -> bytes:
-    content = bytes([1, kind]) + sequence.to_bytes(2, "little") + payload
+    content = bytes([frames.VERSION, kind]) + sequence.to_bytes(2, "little") + payload
     return spec_stuff(content + spec_crc(content).to_bytes(4, "little")) + b"\0"
 
 
@@ -71,7 +71,7 @@ def test_a_frame_is_what_the_specification_says(message: tuple[int, int, bytes])
     frame = frames.seal(kind, sequence, payload)
     assert frame == spec_seal(kind, sequence, payload)
     assert frame.find(b"\0") == len(frame) - 1
-    assert frames.unseal(frame[:-1]) == (1, kind, sequence, payload)
+    assert frames.unseal(frame[:-1]) == (frames.VERSION, kind, sequence, payload)
 
 
 @given(st.one_of(st.binary(max_size=600), UNEVEN))
@@ -105,7 +105,7 @@ def received(stream: bytes) -> list[tuple[int, int, int, bytes]]:
 def test_any_one_byte_wrong_loses_the_frame_or_nothing(message: tuple[int, int, bytes], data: st.DataObject) -> None:
     """At every byte: one flipped, one lost, one there twice, one put in between. The frame behind always arrives."""
     frame, behind = frames.seal(*message), frames.seal(9, 7, b"behind")
-    sent, next_sent = (1, *message), (1, 9, 7, b"behind")
+    sent, next_sent = (frames.VERSION, *message), (frames.VERSION, 9, 7, b"behind")
     flip, more = data.draw(st.integers(1, 255)), data.draw(st.binary(min_size=1, max_size=1))
     for at in range(len(frame)):
         head, byte, tail = frame[:at], frame[at], frame[at + 1 :]
@@ -215,7 +215,7 @@ with open("messages") as file:
     for line in file:
         kind, sequence, payload = line.split(",")
         frame = frames.seal(int(kind), int(sequence), bytes.fromhex(payload.strip()))
-        assert frames.unseal(frame[:-1]) == (1, int(kind), int(sequence), bytes.fromhex(payload.strip()))
+        assert frames.unseal(frame[:-1]) == (frames.VERSION, int(kind), int(sequence), bytes.fromhex(payload.strip()))
         damaged = bytes([frame[0] ^ 1]) + frame[1:-1]
         print(frame.hex(), frames.unseal(damaged))
 """

@@ -68,17 +68,13 @@ def test_without_stalls_both_agree_exactly(product: Product, grid: Grid, stays: 
 
 @settings(max_examples=200, deadline=None)
 @given(products, grids, stationary)
-def test_with_stalls_both_agree_within_two_percent(product: Product, grid: Grid, stays: Stationary) -> None:
+def test_with_stalls_both_agree_within_two_percent_and_count_every_byte(
+    product: Product, grid: Grid, stays: Stationary
+) -> None:
     closed, stepped = timing(product, grid, stays), simulate(product, grid, stays)
     assert abs(closed.cycles - stepped.cycles) <= max(1, 0.02 * stepped.cycles)
     if stepped.stall_cycles == 0:
         assert closed.cycles == stepped.cycles
-
-
-@settings(max_examples=200, deadline=None)
-@given(products, grids, stationary)
-def test_every_byte_and_every_product_is_counted(product: Product, grid: Grid, stays: Stationary) -> None:
-    closed, stepped = timing(product, grid, stays), simulate(product, grid, stays)
     assert closed.a_bytes == stepped.a_bytes >= product.m * product.k * product.a_bytes
     assert closed.b_bytes == stepped.b_bytes >= product.k * product.n * product.b_bytes
     assert closed.busy_cycles == stepped.busy_cycles == product.m * product.k * product.n * product.pace

@@ -1,7 +1,9 @@
-"""The chip's arithmetic, slice by slice, against the C kernels: every product of training steps, and the quantizer."""
+"""The chip's arithmetic, slice by slice: whole training steps, every tensor of them against the C kernels."""
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picopinn import Estimator, Network, Solver, kernels, reference, smx
+from picopinn import Estimator, Network, Solver, reference, smx, workload
+from picopinn.device.base import Gradients, Rows, Values
+from picopinn.device.local import LocalDevice
+from picopinn.device.packing import program_bytes
 from picopinn.integer import IntegerEngine
 from picopinn.network import Precision
 from picopinn.problems import get
-from pinta_model import functional
-from pinta_model.functional import Blocks
+from pinta_model import functional, loads, step
+from pinta_model.functional import Scaled
+from pinta_model.step import Chip
+from pinta_model.workload import Gemm, blocks_of
 
 widths = st.integers(4, 16)
 
@@ -42,107 +49,147 @@ def test_the_quantizer_is_that_of_the_oracle(bits: int, exponent: int, size: int
     assert (m == expected).all() and (e == expected_e).all()
 
 
-class Traced:
-    """Stands in for the oracle's products with those of the chip, each compared with the C kernels'."""
+class Recorded(reference.Reference):
+    """The oracle, which remembers the streams and cotangents of its last backward pass."""
 
     def __init__(self) -> None:
-        self.products = self.terms = self.encoded = 0
+        super().__init__()
+        self.tape: Any = None
+        self.cotangents: list[Any] = []
 
-    def encode(self, x: Any, exponent: Any, bits: Any, random: Any = None) -> Any:
-        """The chip's quantizer on every block that the step encodes."""
-        m, e, overflow = ORACLE_ENCODE(x, exponent, bits, random)
-        width, exponents = (
-            np.broadcast_to(np.asarray(value, dtype=np.int64), x.shape[:-1]) for value in (bits, exponent)
-        )
-        found_m, found_e = np.zeros_like(m), np.zeros_like(e)
-        for one in np.unique(width):
-            rows = width == one
-            rounding = None if random is None else random[rows]
-            found_m[rows], found_e[rows] = functional.encode(x[rows], exponents[rows], int(one), rounding)
-        assert (found_m == m).all() and (found_e == e).all()
-        self.encoded += width.size
-        return found_m, found_e, overflow
+    def _run(self, points: Any, directions: Any) -> Any:
+        self.tape, self.cotangents = super()._run(points, directions), []
+        return self.tape
 
-    def row_product(self, a: Any, b: Any, shift: Any) -> Any:
-        inner = b.e.shape[0]
-        left, left_e = a.m.reshape(-1, inner, 4, 4), a.e.reshape(-1, inner)
-        lead = a.e.shape[:-1]
-        shifts = np.broadcast_to(shift, (*lead, b.e.shape[1]))[..., 0].reshape(-1)
-        right = b.m.reshape(*b.e.shape, 4, 4)
-        total = np.zeros((len(left), b.e.shape[1], 4, 4), dtype=np.int64)
-        exponents = np.zeros(total.shape[:2], dtype=np.int64)
-        for h in np.unique(shifts):
-            rows = shifts == h
-            total[rows], exponents[rows] = self.product(left[rows], left_e[rows], right, b.e, int(h))
-        return reference.Scaled(total.reshape(*lead, -1, 16), exponents.reshape(*lead, -1))
-
-    def product(self, a: Any, a_e: Any, b: Any, b_e: Any, h: int) -> tuple[Any, Any]:
-        p, q = narrowest(a, b, h)
-        m, e = functional.product(Blocks(a, a_e, p), Blocks(b, b_e, q))
-        in_c = kernels.matmul(in_smx(a, a_e, p), in_smx(b, b_e, q))
-        assert (m == in_c.blocks).all() and (e == in_c.exponents).all()
-        self.products += 1
-        return m, e
-
-    def outer_blocks(self, left: Any, right: Any) -> tuple[Any, Any]:
-        a = left.m.reshape(*left.e.shape, 1, 4, 4).swapaxes(-1, -2)
-        b = right.m.reshape(right.e.shape[0], 1, right.e.shape[1], 4, 4)
-        both = functional.block_products(a, b, 16, 16)
-        self.terms += both[..., 0, 0].size
-        return both.reshape(*both.shape[:3], 16), (left.e[:, :, None] + right.e[:, None, :])[..., None]
-
-    def add(self, sums: reference.Accumulator, x: Any, e: Any) -> None:
-        """Beside the oracle's own sums, those of the chip."""
-        shape = sums.sums.shape[:-1]
-        if sums.sums.shape[-1] != 16:
-            return ORACLE_ADD(sums, x, e)  # a bias
-        terms = x.reshape(-1, *shape, 4, 4)
-        exponents = np.broadcast_to(e[..., 0], x.shape[:-1]).reshape(-1, *shape)
-        before = sums.sums.reshape(*shape, 4, 4).copy()
-        expected = functional.accumulate(before, terms, exponents, sums.exponent)
-        ORACLE_ADD(sums, x, e)
-        assert (sums.sums.reshape(expected.shape) == expected).all()
-        return None
+    def _input_cotangent(self, *arguments: Any) -> Any:
+        self.cotangents.append(super()._input_cotangent(*arguments))
+        return self.cotangents[-1]
 
 
-ORACLE_ADD = reference.Accumulator.add
-ORACLE_ENCODE = reference.encode_int
+class Lockstep:
+    """A device that is three: the chip, the C kernels and the oracle. Every tensor of every verb must agree."""
+
+    def __init__(self) -> None:
+        self.c, self.oracle = LocalDevice(), Recorded()
+        self.tensors: set[str] = set()
+
+    def same(self, name: str, found: Scaled, mantissas: Any, exponents: Any) -> None:
+        assert found.x.shape == mantissas.shape, name
+        assert (found.x == mantissas).all() and (found.e == exponents).all(), name
+        self.tensors.add(name)
+
+    def configure(self, program: Any, directions: int) -> None:
+        self.chip = Chip(program_bytes(program, directions))
+        for other in (self.c, self.oracle):
+            other.configure(program, directions)
+
+    def load(self, weights: Rows) -> None:
+        self.chip.load(scaled(weights))
+        for other in (self.c, self.oracle):
+            other.load(weights)
+        for i, (mine, its) in enumerate(zip(self.chip.layers, self.oracle.weights, strict=True)):
+            for name, a, b in zip(count(), [mine.matrix, *mine.tails], [its.matrix, *its.tails], strict=False):
+                m = a.mantissas.reshape(*a.exponents.shape, 16)
+                self.same(f"weights {i}.{name}", Scaled(m, a.exponents), b.blocks.reshape(m.shape), b.exponents)
+
+    def forward(self, points: Rows, directions: Rows | None, keep: bool = False) -> Values:
+        values = self.c.forward(points, directions, keep)
+        found = self.chip.forward(scaled(points), directions and scaled(directions)).output
+        assert found is not None
+        self.same("output", found, values.mantissas, values.exponents)
+        return values
+
+    def begin(self, scaling: Any, seed: int, step: int) -> None:
+        self.chip.begin(scaling.exponents.tolist(), scaling.limit, seed, step)
+        for other in (self.c, self.oracle):
+            other.begin(scaling, seed, step)
+
+    def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
+        tape = self.chip.forward(scaled(points), directions and scaled(directions))
+        found = self.chip.backward(tape, scaled(cotangents), first)
+        for other in (self.c, self.oracle):
+            other.backward(points, directions, cotangents, first)
+        for i, (mine, its) in enumerate(zip(tape.inputs, self.oracle.tape.inputs, strict=True)):
+            self.same(f"streams {i}", mine, its.m, its.e)
+        for i, (linear, kept) in enumerate(zip(tape.kept, self.oracle.tape.kept, strict=True)):
+            if linear is not None:
+                assert (linear.p1 == kept.p1).all()
+                for part in ("odd", "even") if linear.odd else ():
+                    self.same(f"{part} {i}", getattr(linear, part), getattr(kept, part).m, getattr(kept, part).e)
+        for i, (mine, its) in enumerate(zip(found[1:], self.oracle.cotangents, strict=True)):
+            self.same(f"cotangents {i}", mine, its.m, its.e)
+
+    def gradients(self) -> Gradients:
+        in_c = self.c.gradients()
+        self.same("gradients", self.chip.gradients(), in_c.values.mantissas, in_c.values.exponents)
+        assert self.chip.peaks == in_c.peaks.tolist()
+        return in_c
+
+    def flags(self) -> int:
+        return self.c.flags()
 
 
-def narrowest(a: Any, b: Any, h: int) -> tuple[int, int]:
-    """Widths that hold these mantissas and need this headroom."""
-    fit = [[bits for bits in range(4, 17) if np.abs(m).max() <= smx.largest(bits)] for m in (a, b)]
-    return next((p, q) for p in fit[0] for q in fit[1] if functional.headroom(p, q, a.shape[1]) == h)
+def scaled(rows: Rows) -> Scaled:
+    return Scaled(rows.mantissas.astype(np.int64), rows.exponents.astype(np.int64))
 
 
-def in_smx(m: Any, e: Any, bits: int) -> smx.SMX:
-    blocks, exponents = np.ascontiguousarray(m, dtype=np.int16), np.ascontiguousarray(e, dtype=np.int8)
-    return smx.SMX(blocks, exponents, (4 * e.shape[0], 4 * e.shape[1]), bits)
-
-
-NETWORKS = {
-    "tensor train": (Network(2, hidden=64, layers=3, tt=(8, 8), rank=4), "w8a8g12", "jet"),
-    "dense, other widths": (Network(2, hidden=20, layers=2, tt=None, activation="sine"), "w6a10b16g14", "orthogonal"),
-    "core by core": (Network(2, hidden=32, layers=2, tt=(4, 8), rank=3, contraction="sequential"), "w4a8g8", "jet"),
+TT = Network(2, hidden=64, layers=3, tt=(8, 8), rank=4)
+SINE = Network(2, hidden=32, layers=2, tt=(4, 2, 4), rank=3, activation="sine")
+DENSE = Network(2, hidden=20, layers=2, tt=None, activation="sine")
+CORES = Network(2, hidden=32, layers=2, tt=(4, 8), rank=3, contraction="sequential")
+STEPS = {
+    "jets": (TT, "w8a8g12", Estimator("jet")),
+    "jets, sine, three cores": (SINE, "w8a8g12", Estimator("jet")),
+    "dense, other widths": (DENSE, "w6a10b16g14", Estimator("jet")),
+    "core by core": (CORES, "w4a8g8", Estimator("jet")),
+    "odd-even": (TT, "w8a8g12", Estimator("gaussian", 0.3, 3, "odd-even")),
+    "odd-even, sine": (SINE, "w8a8g12", Estimator("gaussian", 0.3, 3, "odd-even")),
+    "difference": (TT, "w8a8g12", Estimator("gaussian", 0.3, 3, "difference")),
+    "difference, sine": (SINE, "w16a16g16", Estimator("gaussian", 0.3, 3, "difference")),
+    "naive": (TT, "w8a8g12", Estimator("gaussian", 0.3, 2, "naive")),
 }
 
 
-@pytest.mark.parametrize(("network", "precision", "kind"), NETWORKS.values(), ids=NETWORKS)
-def test_training_steps_on_the_chip_give_the_bits_of_the_kernels(
-    network: Network, precision: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("network", "precision", "estimator"), STEPS.values(), ids=STEPS)
+def test_training_steps_on_the_chip_have_the_bits_of_the_kernels(
+    network: Network, precision: str, estimator: Estimator
 ) -> None:
-    traced = Traced()
-    monkeypatch.setattr(reference, "row_product", traced.row_product)
-    monkeypatch.setattr(reference, "outer_blocks", traced.outer_blocks)
-    monkeypatch.setattr(reference, "encode_int", traced.encode)
-    monkeypatch.setattr(reference.Accumulator, "add", lambda sums, x, e: traced.add(sums, x, e))
-    estimator = Estimator(kind)
-    shared = {"steps": 3, "batch": 8, "seed": 1}
-    engine = IntegerEngine(network, Precision.parse(precision), estimator.mode, seed=1, device=reference.Reference())
-    chip = Solver(get("poisson2d")(), network, estimator, precision, engine=engine, **shared)
-    in_c = Solver(get("poisson2d")(), network, estimator, precision, **shared)
-    for solver in (chip, in_c):
-        solver.step()
-        solver.step()
-    assert traced.products > 20 and traced.terms > 1000 and traced.encoded > 1000
-    assert chip.weights_sha256() == in_c.weights_sha256()
+    device = Lockstep()
+    engine = IntegerEngine(network, Precision.parse(precision), estimator.mode, seed=1, device=device)
+    solver = Solver(get("poisson2d")(), network, estimator, precision, steps=3, batch=8, seed=1, engine=engine)
+    solver.step()
+    solver.step()
+    stages = len(device.chip.program.stages)
+    inside = {f"streams {i}" for i in range(stages)} | {f"cotangents {i}" for i in range(stages - 1)}
+    assert inside | {"output", "gradients", "weights 0.0"} <= device.tensors
+
+
+@pytest.mark.parametrize("network", [TT, SINE, DENSE, CORES])
+def test_the_chip_multiplies_what_the_workload_lists(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By widths, but for the first stage (14 bits), whose directions the list shares and whose zeros it leaves out."""
+    found: Counter[tuple[int, int]] = Counter()
+    original = functional.block_products
+
+    def counted(a: Any, b: Any, *widths: int) -> Any:
+        products = original(a, b, *widths)
+        found[widths] += products[..., 0, 0].size
+        return products
+
+    for module in (functional, step):
+        monkeypatch.setattr(module, "block_products", counted)
+    program = network.program(Precision(6, 8, 10, 12, 14), "jet")
+    chip = Chip(program_bytes(program, 2))
+    chip.load(zeros(sum(tensor.blocks for tensor in program.tensors)))
+    tape = chip.forward(zeros(3, 1, 1), zeros(2, 1))
+    chip.begin([0] * 20, 20, 0, 0)
+    chip.backward(tape, zeros(3, 5, 1), 0)
+    chip.gradients()
+    listed: Counter[tuple[int, int]] = Counter()
+    for section, o in loads(workload.to_json("step", program, 12, 0, 2, 2)).operations():
+        if isinstance(o, Gemm):
+            listed[o.bits_a, o.bits_b] += section.repeat * blocks_of(o.m) * blocks_of(o.k) * blocks_of(o.n)
+    assert {k: n for k, n in found.items() if 14 not in k} == {k: n for k, n in listed.items() if 14 not in k}
+
+
+def zeros(*shape: int) -> Scaled:
+    return Scaled(np.zeros((*shape, 16), np.int64), np.zeros(shape, np.int64))

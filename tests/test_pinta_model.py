@@ -120,7 +120,9 @@ def test_tables_csv_and_json_tell_the_same() -> None:
     for unit in ("_cycles", "_bytes", "_pj"):
         assert unit in lines[0]
     for by in ("layer", "phase", "operation"):
-        assert rows(report, by)[1][-1][1] == f"{float(report.cycles):,.0f}"
+        headings, (*_, leakage, total) = rows(report, by)
+        assert total[1] == f"{float(report.cycles):,.0f}" and total[-1] == f"{float(report.pj) * 1e-3:,.1f}"
+        assert len(leakage) == len(headings) and leakage[-1] == f"{report.part_pj['leakage'] * 1e-3:,.1f}"
     flat = list(csv.DictReader(lines))
     data = json.loads(json_text(report))
     for level in LEVELS:
@@ -203,6 +205,11 @@ BAD = {
     "an area ratio": ("12 = 0.978", "", "area.element_ratio.12 is missing"),
     "a technology": ('technology = "16"', 'technology = "3"', "technology '3' is not among"),
     "a number": ("clock_mhz = 400", 'clock_mhz = "fast"', "clock_mhz must be a positive number, got 'fast'"),
+    "an unknown entry": (
+        "clock_mhz = 400",
+        "clock_mhz = 400\nclock_ghz = 1",
+        "clock_ghz is unknown: did you mean clock_mhz?",
+    ),
     "no TOML": ("[array]", "[array", "not TOML"),
 }
 

@@ -28,7 +28,7 @@ from picopinn.kernels import lib
 from picopinn.link import session as module
 from picopinn.link.session import LinkLostError, RefusedError, RestartedError, Session
 
-INFO = {"wire": 1, "numbers": int(lib.PPN_VERSION), "payload": 256, "window": 2}
+INFO = {"wire": frames.VERSION, "numbers": int(lib.PPN_VERSION), "payload": 256, "window": 2}
 ECHO = 0x42  # a kind of request that the device answers with its payload
 TICK = 0.02  # seconds that a read of nothing takes
 
@@ -78,7 +78,7 @@ class Board:
     def take(self, frame: bytes) -> bytes:
         """A frame without its 0; what it sends."""
         message = frames.unseal(frame)
-        if message is None or message[0] != 1:
+        if message is None or message[0] != frames.VERSION:
             return self._notice()
         _, kind, sequence, payload = message
         if kind == messages.INFO:
@@ -499,13 +499,13 @@ class Diary:
     def _9(self, payload: bytes) -> bytes:  # GRADIENTS
         assert messages.BEGIN in self.told
         self.told[messages.GRADIENTS] = b""
-        return bytes(4) + struct.pack("<I", self.sum) * self._accumulators
+        return b""
 
     def _10(self, payload: bytes) -> bytes:  # READ
         if messages.GRADIENTS not in self.told:
             raise Refused("no gradients")
         offset, length = struct.unpack(messages.READ_HEAD, payload)
-        return (struct.pack("<I", self.sum) * (offset + length))[offset : offset + length]
+        return bytes(4) + (struct.pack("<I", self.sum) * (offset + length))[offset : offset + length]
 
 
 CASE = Spec(shape="tt2", layers=3, microbatches=5).case()
@@ -592,8 +592,9 @@ def test_a_device_that_does_not_come_back(stream: Stream, clock: Clock) -> None:
     device.session.open_port = nothing
     device.session.close()
     before = clock.now
+    device.load(CASE.weights)  # waits until something is asked
     with pytest.raises(PicopinnError, match=r"not there: plug it in.*come back"):
-        device.load(CASE.weights)
+        device.forward(CASE.points, CASE.along)
     assert remote.RETURN <= clock.now - before < remote.RETURN + 1
 
 

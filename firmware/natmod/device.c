@@ -212,16 +212,40 @@ static uint32_t width_of(const tensor *t) { return t->bits > 8 ? 2 : 1; }
 /* Rows or columns of block |k| of |size| that are not padding. */
 static uint32_t part(uint32_t size, uint32_t k) { return size - 4 * k < 4 ? size - 4 * k : 4; }
 
-ppn_packed_places ppn_device_places(const ppn_device *d) {
-    uint32_t blocks = d->sizes.parameter_blocks;
-    ppn_packed_places out = {blocks * 32, blocks * 33, blocks};
-    for (uint32_t i = 0; i < d->net.stage_count; i++)
+ppn_packed_places ppn_device_places(const ppn_device *d, uint32_t stages) {
+    ppn_packed_places out = {0, 0, 0};
+    for (uint32_t i = 0; i < stages; i++)
         for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
             tensor t = tensor_of(d, i, k);
-            out.parameters -= t.rows * t.cols * width_of(&t);
+            out.blocks += up(t.rows) * up(t.cols);
+            out.parameters += t.rows * t.cols * width_of(&t);
             out.gradients += t.rows * t.cols * 2;
         }
     return out;
+}
+
+uint32_t ppn_device_arriving(const ppn_device *d) {
+    return d->sizes.parameter_blocks + ppn_device_places(d, d->net.stage_count).parameters;
+}
+
+uint32_t ppn_device_leaving(const ppn_device *d) {
+    uint32_t mantissas = ppn_device_places(d, d->net.stage_count).gradients;
+    return mantissas + d->sizes.parameter_blocks + d->sizes.accumulators * 4u;
+}
+
+/* Where exponents lie, and packed mantissas that arrive: at the end of the room of unpacked ones. */
+static uint8_t *exps_in(const ppn_device *d, uint8_t *parameters) {
+    return parameters + d->sizes.parameter_blocks * 32;
+}
+static uint8_t *packed_in(const ppn_device *d, uint8_t *parameters) {
+    return exps_in(d, parameters) - ppn_device_places(d, d->net.stage_count).parameters;
+}
+
+void ppn_device_write(const ppn_device *d, uint8_t *parameters, uint32_t offset, const uint8_t *bytes, uint32_t n) {
+    uint32_t blocks = d->sizes.parameter_blocks;
+    uint32_t exps = offset >= blocks ? 0 : n < blocks - offset ? n : blocks - offset;
+    memcpy(exps_in(d, parameters) + offset, bytes, exps);
+    if (n > exps) memcpy(packed_in(d, parameters) + (offset + exps - blocks), bytes + exps, n - exps);
 }
 
 /* A whole block of 16-bit mantissas. */
@@ -260,42 +284,67 @@ static int16_t *pack_block(const int16_t *from, uint32_t rows, uint32_t cols, in
     return to;
 }
 
-/* Packed mantissas lie at the end of their room and are unpacked to its start. What is left to read is never longer
- * than what is left to write, so writing never passes reading. */
-void ppn_device_unpack(const ppn_device *d, uint8_t *parameters) {
-    const uint8_t *from = parameters + ppn_device_places(d).parameters;
-    const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
-    int16_t *to = (int16_t *)(void *)parameters;
-    for (uint32_t i = 0; i < d->net.stage_count; i++)
-        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
-            tensor t = tensor_of(d, i, k);
-            for (uint32_t high = 0; high < up(t.rows); high++)
-                for (uint32_t wide = 0; wide < up(t.cols); wide++, to += LANES)
-                    from = unpack_block(from, width_of(&t), t.bits, part(t.rows, high), part(t.cols, wide),
-                                        *exps++ == PPN_ZERO_EXP, to);
-        }
+/* Packed mantissas are unpacked from the end of their room to its start. What is left to read is never longer than what
+ * is left to write, so writing never passes reading. */
+void ppn_device_unpack(const ppn_device *d, uint8_t *parameters, uint32_t stage) {
+    ppn_packed_places at = ppn_device_places(d, stage);
+    const uint8_t *from = packed_in(d, parameters) + at.parameters;
+    const int8_t *exps = (const int8_t *)exps_in(d, parameters) + at.blocks;
+    int16_t *to = (int16_t *)(void *)parameters + at.blocks * LANES;
+    for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[stage]); k++) {
+        tensor t = tensor_of(d, stage, k);
+        for (uint32_t high = 0; high < up(t.rows); high++)
+            for (uint32_t wide = 0; wide < up(t.cols); wide++, to += LANES)
+                from = unpack_block(from, width_of(&t), t.bits, part(t.rows, high), part(t.cols, wide),
+                                    *exps++ == PPN_ZERO_EXP, to);
+    }
 }
 
-/* The way back, to the start: mantissas, all 16 bits wide, then exponents. */
-static void pack_gradients(const ppn_device *d, uint8_t *parameters) {
-    uint32_t blocks = d->sizes.parameter_blocks;
-    const int16_t *from = (const int16_t *)(void *)parameters;
-    int16_t *to = (int16_t *)(void *)parameters;
-    for (uint32_t i = 0; i < d->net.stage_count; i++)
-        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
-            tensor t = tensor_of(d, i, k);
-            for (uint32_t high = 0; high < up(t.rows); high++)
-                for (uint32_t wide = 0; wide < up(t.cols); wide++, from += LANES)
-                    to = pack_block(from, part(t.rows, high), part(t.cols, wide), to);
-        }
-    const uint8_t *exps = parameters + blocks * 32;
-    for (uint32_t b = 0; b < blocks; b++) ((uint8_t *)to)[b] = exps[b];
+/* The way back, to the start, mantissas all 16 bits wide. */
+void ppn_device_pack(const ppn_device *d, uint8_t *parameters, uint32_t stage) {
+    ppn_packed_places at = ppn_device_places(d, stage);
+    const int16_t *from = (const int16_t *)(void *)parameters + at.blocks * LANES;
+    int16_t *to = (int16_t *)(void *)(parameters + at.gradients);
+    for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[stage]); k++) {
+        tensor t = tensor_of(d, stage, k);
+        for (uint32_t high = 0; high < up(t.rows); high++)
+            for (uint32_t wide = 0; wide < up(t.cols); wide++, from += LANES)
+                to = pack_block(from, part(t.rows, high), part(t.cols, wide), to);
+    }
 }
 
-int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, const uint8_t *parameters,
-                    ppn_share share) {
-    const int8_t *exps = (const int8_t *)parameters + d->sizes.parameter_blocks * 32;
-    return ppn_load(&d->net, weights, core->scratch, (const int16_t *)(const void *)parameters, exps, share);
+/* Peaks lie behind the parameters. */
+static uint32_t *peaks_in(const ppn_device *d, uint8_t *parameters) {
+    return (uint32_t *)(void *)(parameters + padded(d->sizes.parameter_blocks * 33));
+}
+
+/* Towards lower addresses, so front to back. */
+static uint8_t *move_down(uint8_t *to, const uint8_t *from, uint32_t n) {
+    while (n--) *to++ = *from++;
+    return to;
+}
+
+void ppn_device_pack_end(const ppn_device *d, uint8_t *parameters) {
+    uint8_t *to = parameters + ppn_device_places(d, d->net.stage_count).gradients;
+    to = move_down(to, exps_in(d, parameters), d->sizes.parameter_blocks);
+    move_down(to, (const uint8_t *)peaks_in(d, parameters), d->sizes.accumulators * 4u);
+}
+
+/* One of all stages, for kernels that deal them out. */
+static ppn_share only(const ppn_device *d, uint32_t stage) {
+    ppn_share share = {(uint16_t)stage, d->net.stage_count};
+    return share;
+}
+
+int ppn_device_load(const ppn_device *d, const ppn_core *core, uint8_t *weights, uint8_t *parameters, uint32_t stage) {
+    const int16_t *mantissas = (const int16_t *)(const void *)parameters;
+    return ppn_load(&d->net, weights, core->scratch, mantissas, (const int8_t *)exps_in(d, parameters), only(d, stage));
+}
+
+int ppn_device_gradients(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *gradients,
+                         uint8_t *parameters, uint32_t stage) {
+    return ppn_gradients(&d->net, weights, gradients, core->scratch, (int16_t *)(void *)parameters,
+                         (int8_t *)exps_in(d, parameters), peaks_in(d, parameters), only(d, stage));
 }
 
 /* ---- batches --------------------------------------------------------------------------------------------------- */
@@ -367,21 +416,4 @@ int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t
 
 void ppn_device_merge(const ppn_device *d, const ppn_core *core, const ppn_core *other) {
     ppn_merge(&d->net, core->gradients, other->gradients);
-}
-
-/* Peaks lie behind the parameters. */
-static uint32_t *peaks_in(const ppn_device *d, uint8_t *parameters) {
-    return (uint32_t *)(void *)(parameters + padded(d->sizes.parameter_blocks * 33));
-}
-
-int ppn_device_gradients(const ppn_device *d, const ppn_core *core, const uint8_t *weights, const uint8_t *gradients,
-                         uint8_t *parameters, ppn_share share) {
-    int8_t *exps = (int8_t *)parameters + d->sizes.parameter_blocks * 32;
-    return ppn_gradients(&d->net, weights, gradients, core->scratch, (int16_t *)(void *)parameters, exps,
-                         peaks_in(d, parameters), share);
-}
-
-void ppn_device_pack(const ppn_device *d, uint8_t *parameters, uint8_t *peaks) {
-    pack_gradients(d, parameters);
-    memcpy(peaks, peaks_in(d, parameters), d->sizes.accumulators * 4u);
 }

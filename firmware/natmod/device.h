@@ -52,13 +52,17 @@ int32_t ppn_device_bytes(const uint8_t *program, uint32_t n);
  * Returns a ppn_status, or PPN_SHORT; |sizes| is set where that is PPN_OK. */
 int ppn_device_open(ppn_device *device, const uint8_t *program, uint32_t n, ppn_device_sizes *sizes);
 
-/* Where packed things lie in |parameters|: parameters arrive at |parameters| to |end|, |gradients| bytes of gradients
- * leave from the start. */
+/* Of the first |stages| stages: their blocks, and bytes of their mantissas as parameters that arrive and as gradients
+ * that leave. */
 typedef struct {
-    uint32_t parameters, end, gradients;
+    uint32_t blocks, parameters, gradients;
 } ppn_packed_places;
 
-ppn_packed_places ppn_device_places(const ppn_device *device);
+ppn_packed_places ppn_device_places(const ppn_device *device, uint32_t stages);
+
+/* Bytes of all parameters, packed: exponents, then mantissas; and of all gradients: mantissas, exponents and peaks. */
+uint32_t ppn_device_arriving(const ppn_device *device);
+uint32_t ppn_device_leaving(const ppn_device *device);
 
 /* Bytes of a microbatch's tape, and of the stamp it begins with: a 32-bit number and the packed points. */
 uint32_t ppn_tape_bytes(const ppn_device *device, uint32_t directions);
@@ -69,12 +73,15 @@ uint32_t ppn_packed_points(const ppn_device *device, uint32_t directions);
 uint32_t ppn_packed_cotangents(const ppn_device *device, uint32_t directions);
 uint32_t ppn_packed_outputs(const ppn_device *device, uint32_t directions);
 
-/* Unpack |parameters| for ppn_device_load(). */
-void ppn_device_unpack(const ppn_device *device, uint8_t *parameters);
+/* Put packed parameters from |offset| on into |parameters|; the caller sees to it that they are no more than arrive. */
+void ppn_device_write(const ppn_device *device, uint8_t *parameters, uint32_t offset, const uint8_t *bytes, uint32_t n);
 
-/* Give unpacked parameters to ppn_load(). Returns flags. */
-int ppn_device_load(const ppn_device *device, const ppn_core *core, uint8_t *weights, const uint8_t *parameters,
-                    ppn_share share);
+/* Unpack those of a stage, which have arrived, for ppn_device_load(): one stage after the other. */
+void ppn_device_unpack(const ppn_device *device, uint8_t *parameters, uint32_t stage);
+
+/* Give a stage's unpacked parameters to ppn_load(). Returns flags. */
+int ppn_device_load(const ppn_device *device, const ppn_core *core, uint8_t *weights, uint8_t *parameters,
+                    uint32_t stage);
 
 /* Set directions (difference: their pairs) from |first| on: |n| bytes, packed one row of |inputs| mantissas and its
  * exponents after the other. Returns flags, PPN_SHORT or PPN_REFUSED. */
@@ -102,11 +109,13 @@ int ppn_device_backward(const ppn_device *device, const ppn_core *core, const ui
 /* Add the sums of |other| to those of |core|. */
 void ppn_device_merge(const ppn_device *device, const ppn_core *core, const ppn_core *other);
 
-/* Contract sums back into |parameters|, with |core|'s scratch. Returns flags. */
+/* Contract a stage's sums back into |parameters|, with |core|'s scratch. Returns flags. */
 int ppn_device_gradients(const ppn_device *device, const ppn_core *core, const uint8_t *weights,
-                         const uint8_t *gradients, uint8_t *parameters, ppn_share share);
+                         const uint8_t *gradients, uint8_t *parameters, uint32_t stage);
 
-/* Pack the gradients in |parameters|; |peaks| takes 4 bytes an accumulator. */
-void ppn_device_pack(const ppn_device *device, uint8_t *parameters, uint8_t *peaks);
+/* Pack the mantissas of a stage's gradients in |parameters|, one stage after the other; behind the last stage, have
+ * exponents and peaks follow. */
+void ppn_device_pack(const ppn_device *device, uint8_t *parameters, uint32_t stage);
+void ppn_device_pack_end(const ppn_device *device, uint8_t *parameters);
 
 #endif

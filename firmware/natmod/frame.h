@@ -6,7 +6,7 @@
 
 #include <stdint.h>
 
-#define PPN_WIRE 1 /* version of frames and messages, the first byte sealed in */
+#define PPN_WIRE 2 /* version of frames and messages, the first byte sealed in */
 
 /* Bytes that sealing may add to |n|: a CRC, a code at the start and one every 254 bytes, the 0 at the end. */
 #define PPN_SEALED(n) ((n) + 4 + ((n) + 4) / 254 + 2)

@@ -70,17 +70,26 @@ static void read_ahead(ppn_session *s, mp_obj_t reader, mp_uint_t most) {
 static uint32_t now(mp_obj_t ticks) { return number(mp_call_function_n_kw(ticks, 0, 0, NULL)); }
 static uint32_t since(mp_obj_t ticks, uint32_t before) { return (now(ticks) - before) & 0x3FFFFFFF; }
 
+static uint32_t solver_now(void *ticks) { return now((mp_obj_t)ticks); }
+
 /* Have the solver answer the request, and send that; answers below 0 why it cannot. */
 static int32_t execute(ppn_session *s, ppn_solver *solver, mp_obj_t writer, mp_obj_t ticks) {
     uint32_t started = now(ticks);
     int32_t length =
         ppn_solver_do(solver, s->kind, ppn_session_request(s), s->length, ppn_session_answer(s), s->payload);
-    if (s->kind != PPN_WRITE && s->kind != PPN_READ) s->kernel += since(ticks, started);
     if (length < 0) return length;
     ppn_session_reply(s, s->kind | PPN_REPLY, (uint32_t)length);
     send_out(s, writer);
     s->busy += since(ticks, started);
     return 0;
+}
+
+/* Nobody computes any more, and what was computed is counted. */
+static void count_kernels(ppn_session *s, ppn_solver *solver) {
+    if (!solver) return;
+    ppn_solver_rest(solver);
+    s->kernel += solver->computed;
+    solver->computed = 0;
 }
 
 /* serve(session, solver, reader, writer, most, ticks): answer requests until one comes that is not the solver's (or
@@ -90,6 +99,10 @@ static int32_t execute(ppn_session *s, ppn_solver *solver, mp_obj_t writer, mp_o
 static mp_obj_t serve(size_t n, const mp_obj_t *a) {
     ppn_session *s = session_of(a[0]);
     ppn_solver *solver = a[1] == mp_const_none ? NULL : solver_of(a[1]);
+    if (solver) {
+        solver->now = solver_now;
+        solver->clock = a[5];
+    }
     for (;;) {
         uint32_t used;
         if (!s->arrived) read_ahead(s, a[2], number(a[4]));
@@ -99,8 +112,10 @@ static mp_obj_t serve(size_t n, const mp_obj_t *a) {
         if (event == PPN_LEAVE) return mp_obj_new_int(-1);
         if (event == PPN_SEND) send_out(s, a[3]);
         if (event != PPN_EXECUTE) continue;
-        if (!solver || s->kind < PPN_WRITE || s->kind > PPN_READ)
+        if (!solver || s->kind < PPN_WRITE || s->kind > PPN_READ) {
+            count_kernels(s, solver);
             return mp_obj_new_int((mp_int_t)(s->kind | s->length << 8));
+        }
         int32_t failed = execute(s, solver, a[3], a[5]);
         if (failed) return mp_obj_new_int(failed - 1);
     }

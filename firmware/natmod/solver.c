@@ -7,6 +7,7 @@ enum { IDLE, WORK, LEAVE, GONE }; /* ppn_deal.state: the helper waits, computes,
 
 enum { FORWARD, BACKWARD, LOADING, CONTRACTING }; /* ppn_deal.job */
 enum { NOT_BEGUN, ADDING, SUMMED };               /* ppn_solver.begun */
+enum { NOTHING, PARAMETERS, GRADIENTS };          /* ppn_solver.passing */
 #define NO_TAPE UINT32_MAX                        /* ppn_deal.tape: the core's spare one */
 
 static uint32_t word(const uint8_t *at) {
@@ -25,7 +26,9 @@ static int32_t flags_in(uint8_t *out, int flags) {
 
 void ppn_solver_open(ppn_solver *s) {
     s->kept = 0;
-    s->loaded = s->begun = 0;
+    s->loaded = s->begun = s->passing = 0;
+    s->computed = 0;
+    s->computes = s->together = 0;
     s->deal.state = IDLE;
 }
 
@@ -106,6 +109,23 @@ static void take_tapes(ppn_solver *s, uint32_t count, int keep) {
 #define SIGNAL() __sync_synchronize()
 #endif
 
+/* ---- time ------------------------------------------------------------------------------------------------------ */
+
+static uint32_t time_of(const ppn_solver *s) { return s->now ? s->now(s->clock) : 0; }
+
+/* Count the time since the last mark if any core computed; from here on, whether this one does. */
+static void mark(ppn_solver *s, int computes) {
+    int working = s->deal.state == WORK;
+    uint32_t now = time_of(s), until = s->computes || working ? now : s->together ? s->deal.ended : s->marked;
+    uint32_t spent = (until - s->marked) % PPN_TICKS;
+    if (spent < PPN_TICKS / 2) s->computed += spent; /* the other core may have ended just before the last mark */
+    s->marked = now;
+    s->computes = (uint8_t)computes;
+    s->together = (uint8_t)working;
+}
+
+/* ---- work ------------------------------------------------------------------------------------------------------ */
+
 /* Microbatches |first| to |first| + |count| of the batch, on one core. */
 static int run_part(const ppn_solver *s, uint32_t number, uint32_t first, uint32_t count) {
     const ppn_deal *deal = &s->deal;
@@ -129,37 +149,58 @@ static int run_part(const ppn_solver *s, uint32_t number, uint32_t first, uint32
     return flags;
 }
 
-/* A core's share of the job. */
-static int run_share(const ppn_solver *s, uint32_t number, uint32_t first, uint32_t count) {
-    ppn_share share = {(uint16_t)number, (uint16_t)s->cores};
+/* A core's share of the job: microbatches, or stages. */
+static int run_share(ppn_solver *s, uint32_t number, uint32_t first, uint32_t count) {
+    ppn_deal *deal = &s->deal;
     const ppn_core *core = &s->core[number];
-    if (s->deal.job == LOADING) return ppn_device_load(s->device, core, s->weights, s->tapes, share);
-    if (s->deal.job == CONTRACTING)
-        return ppn_device_gradients(s->device, core, s->weights, s->core[0].gradients, s->tapes, share);
-    return run_part(s, number, first, count);
+    int flags = 0;
+    if (deal->job == FORWARD || deal->job == BACKWARD) return run_part(s, number, first, count);
+    for (uint32_t i = first; i < first + count; i++) {
+        if (deal->job == LOADING)
+            flags |= ppn_device_load(s->device, core, s->weights, s->tapes, i);
+        else
+            flags |= ppn_device_gradients(s->device, core, s->weights, s->core[0].gradients, s->tapes, i);
+        if (number == 0) continue;
+        SIGNAL(); /* all of it is written before it is done */
+        deal->done = i + 1;
+        SIGNAL();
+    }
+    return flags;
 }
 
-/* Have all cores do their share; |count| microbatches are dealt out, where the job is about any. */
-static int run(ppn_solver *s, int job, uint32_t count) {
+static void hand_out(ppn_solver *s, uint32_t first, uint32_t count) {
     ppn_deal *deal = &s->deal;
-    uint32_t mine = s->cores < 2 ? count : (count + 1) / 2;
-    deal->job = job;
-    if (s->cores < 2) return run_share(s, 0, 0, count);
-    deal->first = mine;
-    deal->count = count - mine;
+    deal->first = deal->done = first;
+    deal->count = count;
+    s->together = 1;
     SIGNAL(); /* all of it is written before the state is */
     deal->state = WORK;
     SIGNAL();
+}
+
+/* The other core's flags, when it is through. */
+static int join(ppn_solver *s) {
+    while (s->deal.state == WORK) WAIT();
+    int flags = s->deal.flags;
+    s->deal.flags = 0;
+    return flags;
+}
+
+/* Have all cores run |count| microbatches. */
+static int run(ppn_solver *s, int job, uint32_t count) {
+    uint32_t mine = s->cores < 2 ? count : (count + 1) / 2;
+    s->deal.job = job;
+    if (s->cores > 1) hand_out(s, mine, count - mine);
     int flags = run_share(s, 0, 0, mine);
-    while (deal->state == WORK) WAIT();
-    return flags | deal->flags;
+    return flags | join(s);
 }
 
 void ppn_solver_help(ppn_solver *s) {
     ppn_deal *deal = &s->deal;
     while (deal->state != LEAVE) {
         if (deal->state == WORK) {
-            deal->flags = run_share(s, 1, deal->first, deal->count);
+            deal->flags |= run_share(s, 1, deal->first, deal->count);
+            deal->ended = time_of(s);
             SIGNAL();
             deal->state = IDLE;
             SIGNAL();
@@ -170,31 +211,103 @@ void ppn_solver_help(ppn_solver *s) {
     SIGNAL();
 }
 
+void ppn_solver_rest(ppn_solver *s) {
+    mark(s, 0);
+    s->flags |= join(s);
+    mark(s, 0);
+}
+
 void ppn_solver_dismiss(ppn_solver *s) {
+    while (s->deal.state == WORK) WAIT();
     s->deal.state = LEAVE;
     SIGNAL();
     while (s->deal.state != GONE) WAIT();
 }
 
+/* ---- stages ---------------------------------------------------------------------------------------------------- */
+
+/* Begin to contract, parameters or sums. */
+static void begin_stages(ppn_solver *s, int passing) {
+    join(s); /* what it was about is void */
+    s->passing = (uint8_t)passing;
+    s->deal.job = passing == PARAMETERS ? LOADING : CONTRACTING;
+    s->arrived = s->ready = s->next = 0;
+    s->flags = 0;
+    s->kept = 0;
+}
+
+/* Give another core, if there is one with nothing to do, stages up to |end|. */
+static void share_stages(ppn_solver *s, uint32_t end) {
+    if (s->cores < 2 || s->deal.state == WORK || s->next >= end) return;
+    hand_out(s, s->next, end - s->next);
+    s->next = end;
+}
+
+static int is_contracted(const ppn_solver *s, uint32_t stage) {
+    return stage < s->next && (s->deal.state != WORK || stage < s->deal.done);
+}
+
+/* Have a stage contracted, on whatever core, and later ones up to |end| begun. */
+static void need_stage(ppn_solver *s, uint32_t stage, uint32_t end) {
+    while (!is_contracted(s, stage)) {
+        share_stages(s, s->next + 2 < end ? s->next + 2 : end - 1);
+        if (s->next < end) {
+            uint32_t mine = s->next++;
+            s->flags |= run_share(s, 0, mine, 1);
+        } else if (!is_contracted(s, stage))
+            WAIT();
+    }
+}
+
 /* ---- requests -------------------------------------------------------------------------------------------------- */
 
-/* offset u32, bytes */
+/* Stages whose parameters have arrived. */
+static uint32_t arrived(const ppn_solver *s) {
+    const ppn_device *d = s->device;
+    uint32_t i = s->ready;
+    while (i < d->net.stage_count && s->arrived >= d->sizes.parameter_blocks + ppn_device_places(d, i + 1).parameters)
+        i++;
+    return i;
+}
+
+static void unpack(ppn_solver *s, uint32_t end) {
+    for (; s->ready < end; s->ready++) ppn_device_unpack(s->device, s->tapes, s->ready);
+}
+
+/* offset u32, bytes: from the start on, each behind the one before */
 static int32_t do_write(ppn_solver *s, const uint8_t *payload, uint32_t n) {
-    ppn_packed_places places = ppn_device_places(s->device);
     if (n < 4) return PPN_SHORT;
-    uint32_t offset = word(payload), all = places.end - places.parameters;
+    uint32_t offset = word(payload), all = ppn_device_arriving(s->device);
     if (offset > all || n - 4 > all - offset) return PPN_REFUSED;
-    s->kept = 0;
-    memcpy(s->tapes + places.parameters + offset, payload + 4, n - 4);
+    if (offset && (s->passing != PARAMETERS || offset != s->arrived)) return PPN_REFUSED;
+    if (!offset) {
+        begin_stages(s, PARAMETERS);
+        s->loaded = 0;
+    }
+    ppn_device_write(s->device, s->tapes, offset, payload + 4, n - 4);
+    s->arrived = offset + n - 4;
+    mark(s, 1);
+    unpack(s, arrived(s));
+    share_stages(s, s->ready);
+    if (s->cores < 2 && s->ready) need_stage(s, s->ready - 1, s->ready);
+    mark(s, 0);
     return 0;
 }
 
+/* What did not come by WRITE lies there already. */
 static int32_t do_load(ppn_solver *s, uint32_t n, uint8_t *out) {
+    uint32_t stages = s->device->net.stage_count;
     if (n) return PPN_SHORT;
-    s->kept = 0;
+    if (s->passing != PARAMETERS)
+        begin_stages(s, PARAMETERS);
+    else if (s->arrived != ppn_device_arriving(s->device))
+        return PPN_EARLY;
+    unpack(s, stages);
+    for (uint32_t i = 0; i < stages; i++) need_stage(s, i, stages);
+    s->flags |= join(s);
+    s->passing = NOTHING;
     s->loaded = 1;
-    ppn_device_unpack(s->device, s->tapes);
-    return flags_in(out, run(s, LOADING, 0));
+    return flags_in(out, s->flags);
 }
 
 /* first u32, packed rows */
@@ -260,31 +373,47 @@ static int32_t do_backward(ppn_solver *s, const uint8_t *payload, uint32_t n, ui
     return flags_in(out, run(s, BACKWARD, (uint32_t)count));
 }
 
-static int32_t do_gradients(ppn_solver *s, uint32_t n, uint8_t *out, uint32_t room) {
-    uint32_t peaks = s->device->sizes.accumulators * 4u;
+static int32_t do_gradients(ppn_solver *s, uint32_t n) {
     if (n) return PPN_SHORT;
     if (!s->begun) return PPN_EARLY;
-    if (4 + peaks > room) return PPN_NO_ROOM;
     for (uint32_t k = 1; s->begun == ADDING && k < s->cores; k++) ppn_device_merge(s->device, &s->core[0], &s->core[k]);
     s->begun = SUMMED; /* so that sums of other cores are added once */
-    s->kept = 0;
-    flags_in(out, run(s, CONTRACTING, 0));
-    ppn_device_pack(s->device, s->tapes, out + 4);
-    return (int32_t)(4 + peaks);
+    begin_stages(s, GRADIENTS);
+    need_stage(s, 0, s->device->net.stage_count);
+    return 0;
+}
+
+/* Have so many bytes of gradients packed. */
+static void pack(ppn_solver *s, uint32_t bytes) {
+    const ppn_device *d = s->device;
+    uint32_t stages = d->net.stage_count;
+    share_stages(s, s->next + 2 < stages ? s->next + 2 : stages);
+    while (s->ready < stages && ppn_device_places(d, s->ready).gradients < bytes) {
+        need_stage(s, s->ready, stages);
+        ppn_device_pack(d, s->tapes, s->ready++);
+    }
+    if (s->ready != stages || ppn_device_places(d, stages).gradients >= bytes) return;
+    s->flags |= join(s);
+    ppn_device_pack_end(d, s->tapes);
+    s->ready++; /* once */
 }
 
 /* offset u32, length u32 */
 static int32_t do_read(ppn_solver *s, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
-    ppn_packed_places places = ppn_device_places(s->device);
     if (n != 8) return PPN_SHORT;
-    uint32_t offset = word(payload), length = word(payload + 4), all = places.gradients;
+    uint32_t offset = word(payload), length = word(payload + 4), all = ppn_device_leaving(s->device);
+    if (s->passing != GRADIENTS) return PPN_EARLY;
     if (offset > all || length > all - offset) return PPN_REFUSED;
-    if (length > room) return PPN_NO_ROOM;
-    memcpy(out, s->tapes + offset, length);
-    return (int32_t)length;
+    if (room < 4 || length > room - 4) return PPN_NO_ROOM;
+    mark(s, 1);
+    pack(s, offset + length);
+    mark(s, 0);
+    memcpy(out + 4, s->tapes + offset, length);
+    flags_in(out, s->flags);
+    return (int32_t)(4 + length);
 }
 
-int32_t ppn_solver_do(ppn_solver *s, uint8_t kind, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
+static int32_t answer(ppn_solver *s, uint8_t kind, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
     switch (kind) {
     case PPN_WRITE:
         return do_write(s, payload, n);
@@ -299,10 +428,21 @@ int32_t ppn_solver_do(ppn_solver *s, uint8_t kind, const uint8_t *payload, uint3
     case PPN_BACKWARD:
         return do_backward(s, payload, n, out);
     case PPN_GRADIENTS:
-        return do_gradients(s, n, out, room);
+        return do_gradients(s, n);
     case PPN_READ:
         return do_read(s, payload, n, out, room);
     default:
         return PPN_REFUSED;
     }
+}
+
+int32_t ppn_solver_do(ppn_solver *s, uint8_t kind, const uint8_t *payload, uint32_t n, uint8_t *out, uint32_t room) {
+    mark(s, kind != PPN_WRITE && kind != PPN_READ);
+    if (kind != PPN_WRITE && kind != PPN_LOAD && kind != PPN_READ) { /* these go on with what others began */
+        join(s);
+        s->passing = NOTHING;
+    }
+    int32_t length = answer(s, kind, payload, n, out, room);
+    mark(s, 0);
+    return length;
 }

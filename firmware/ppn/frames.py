@@ -7,7 +7,7 @@ that starts anywhere is in step again after the next 0.
 from binascii import crc32
 from struct import pack, unpack_from
 
-VERSION = 1  # of frames and messages
+VERSION = 2  # of frames and messages
 HEAD = 4  # bytes before the payload: version, kind, sequence number
 _LONGEST = 254  # bytes without a 0 that one code counts
 

@@ -5,6 +5,7 @@ from struct import calcsize, pack, unpack_from
 INFO, CONFIGURE, WRITE, LOAD, DIRECTIONS, FORWARD, BEGIN, BACKWARD, GRADIENTS, READ, COUNTERS, ECHO, LEAVE = range(
     1, 14
 )
+FLAGGED = LOAD, DIRECTIONS, FORWARD, BACKWARD, READ  # what is computed shows in their replies
 REPLY = 0x80  # added to the kind of the request that a reply answers
 UNKNOWN = 0xFD  # the device has no session, as after a reset: begin with INFO
 DAMAGED = 0xFE  # a frame did not arrive; the payload is the sequence number that the device waits for
@@ -12,13 +13,13 @@ FAILED = 0xFF  # the request cannot be met; the payload is the reason, UTF-8
 
 # Heads of payloads, little-endian, padded so that what follows is aligned.
 CONFIGURE_HEAD = "<HH"  # tapes and cores wanted; a program follows
-WRITE_HEAD = "<I"  # offset; packed parameters follow
+WRITE_HEAD = "<I"  # offset; packed parameters follow, from 0 on without a gap
 DIRECTIONS_HEAD = "<I"  # number of the first; packed rows follow
 FORWARD_HEAD = "<HHI"  # directions, microbatches, whether to keep tapes; packed points follow
 BEGIN_HEAD = "<IIHH"  # seed, step, limit exponent, 0; an int16 exponent an accumulator follows
 BACKWARD_HEAD = "<HHI"  # directions, microbatches, number of the first; packed points and cotangents follow
 READ_HEAD = "<II"  # offset, length
-FLAGS_HEAD = "<I"  # flags, in the reply of all that compute; outputs or peaks may follow
+FLAGS_HEAD = "<I"  # flags, in the reply to FLAGGED; outputs or packed gradients may follow
 SEQUENCE_HEAD = "<H"
 
 REGIONS = (
@@ -34,11 +35,11 @@ REGIONS = (
 PLANNED_HEAD = "<8IIIHH"  # reply to CONFIGURE: bytes of REGIONS, bytes used and left, tapes, cores
 COUNTED_HEAD = "<6I"  # reply to COUNTERS: microseconds in kernels and busy, frames, damaged ones, bytes in and out
 
-PAYLOAD = 2048  # bytes of the longest payload, either way
+PAYLOAD = 1600  # bytes of the longest payload, either way
 MICROBATCHES = 64  # of one request, at most
 RESERVE = 32768  # bytes of heap that a device leaves free where it has the choice
 ALIGNED = 16  # bytes of a block of a MicroPython heap
-STACK = 8192  # bytes of heap for the second core's stack: the kernels' deepest calls take about 5 KiB
+STACK = 7168  # bytes of heap for the second core's stack: the kernels' deepest calls take about 5 KiB
 
 
 _SIZES: dict[str, int] = {}

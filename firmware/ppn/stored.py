@@ -5,7 +5,7 @@ and parameters as WRITE has them. The text is ``offset, factor``, both of a poin
 from . import messages
 
 SUFFIX = ".ppn"
-MAGIC, FORMAT = b"u(x)", 1
+MAGIC, FORMAT = b"u(x)", 2
 HEAD = "<4s4H4I"  # MAGIC, FORMAT, version of numbers, inputs, program bytes; text bytes, blocks, parameter bytes, CRC
 FUNCTIONS = ("sin", "cos", "exp", "log", "sqrt")  # of ``math``, that a text may name
 BLOCK = 33  # bytes of a parameter block, unpacked

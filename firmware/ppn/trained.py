@@ -42,8 +42,11 @@ class Trained:
             self._take(file.read(program))
             text = file.read(text)
             self._found = crc32(text, self._found)
-            place = stored.BLOCK * blocks - parameters
-            self._fill(file, memoryview(self._tapes)[place : place + parameters])
+            exponents, end = (stored.BLOCK - 1) * blocks, stored.BLOCK * blocks
+            self._fill(file, exponents, end)
+            self._fill(file, end - parameters, exponents)
+        if self._found != self._crc:
+            raise self._damaged()
         self._constraint = _function(text.decode()) if text else None
         self._begin()
         self._ask(messages.LOAD, b"")
@@ -102,10 +105,12 @@ class Trained:
         core = (bytearray(4), scratch, numbers)  # it has no gradients
         native.solver_open(self._solver, self._device, weights, rows, self._tapes, 1, [core])
 
-    def _fill(self, file, place):
-        """Read the parameters to where LOAD looks for them."""
-        if file.readinto(place) != len(place) or crc32(place, self._found) != self._crc:
+    def _fill(self, file, start, stop):
+        """Read parameters to where LOAD looks for them."""
+        place = memoryview(self._tapes)[start:stop]
+        if file.readinto(place) != stop - start:
             raise self._damaged()
+        self._found = crc32(place, self._found)
 
     def _damaged(self):
         return ValueError(f"{self.name}{SUFFIX} is damaged: put it on the board again, picopinn flash --solver RUN")

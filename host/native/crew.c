@@ -158,24 +158,20 @@ static ppn_share share_of(const picopinn_device *d, uint32_t lane) {
     return share;
 }
 
-/* Leave out the first |count| microbatches of a batch, but not their tapes. */
-static void skip(const picopinn_device *d, ppn_batch *batch, uint32_t count) {
-    uint32_t streams = d->net->mode == PPN_NAIVE ? 1 + 2u * batch->directions : 1;
-    size_t at = (size_t)count * streams * d->sizes.in_blocks;
-    batch->count -= count;
-    batch->points += at * 16;
-    batch->point_exps += at;
+/* The first of a lane's run of microbatches. */
+static uint32_t first_of(const picopinn_device *d, const ppn_batch *batch, uint32_t lane) {
+    return (uint32_t)((uint64_t)batch->count * lane / d->crew->size);
 }
-/* A lane's run of microbatches, and its tapes; answers the first. */
-static uint32_t deal(const picopinn_device *d, const ppn_batch *batch, uint32_t lane, ppn_batch *own) {
-    uint64_t count = batch->count;
-    uint32_t size = d->crew->size, first = (uint32_t)(count * lane / size);
-    *own = *batch;
-    own->count = (uint32_t)(count * (lane + 1) / size);
-    skip(d, own, first);
-    own->tape_step = d->sizes.tape;
-    own->tape += (size_t)(batch->tape_step ? first : lane * PICOPINN_TAPES) * own->tape_step;
-    return first;
+/* Microbatches |first| .. |end| - 1 of a batch. */
+static ppn_batch part_of(const picopinn_device *d, const ppn_batch *batch, uint32_t first, uint32_t end) {
+    uint32_t streams = d->net->mode == PPN_NAIVE ? 1 + 2u * batch->directions : 1;
+    size_t at = (size_t)first * streams * d->sizes.in_blocks;
+    ppn_batch part = *batch;
+    part.count = end - first;
+    part.points += at * 16;
+    part.point_exps += at;
+    part.tape += (size_t)first * batch->tape_step;
+    return part;
 }
 /* Blocks of outputs, or of their cotangents, before a microbatch. */
 static size_t blocks_before(const picopinn_device *d, const ppn_batch *batch, uint32_t microbatch) {
@@ -195,18 +191,18 @@ int picopinn_load(const picopinn_device *device, const int16_t *mantissas, const
 static int forward(const void *of, uint32_t lane) {
     const picopinn_call *c = of;
     const picopinn_device *d = c->device;
-    ppn_batch own;
-    uint32_t first = deal(d, c->batch, lane, &own), end = first + own.count;
-    uint32_t most = c->batch->tape_step ? own.count : PICOPINN_TAPES;
+    uint32_t end = first_of(d, c->batch, lane + 1), some = c->batch->tape_step ? c->batch->count : PICOPINN_TOGETHER;
     int flags = 0;
-    while (first < end) { /* as many together as there are tapes */
-        ppn_batch some = own;
+    for (uint32_t first = first_of(d, c->batch, lane), to; first < end; first = to) {
+        to = end - first < some ? end : first + some;
+        ppn_batch part = part_of(d, c->batch, first, to);
+        if (!part.tape_step) { /* the lane's own tapes, again and again */
+            part.tape += (size_t)lane * PICOPINN_TOGETHER * d->sizes.tape;
+            part.tape_step = d->sizes.tape;
+        }
         size_t at = blocks_before(d, c->batch, first);
-        some.count = own.count < most ? own.count : most;
         flags |=
-            d->kernels->forward(d->net, d->weights, d->lanes[lane].scratch, &some, c->out + at * 16, c->out_exps + at);
-        skip(d, &own, some.count);
-        first += some.count;
+            d->kernels->forward(d->net, d->weights, d->lanes[lane].scratch, &part, c->out + at * 16, c->out_exps + at);
     }
     return flags;
 }
@@ -223,12 +219,12 @@ void picopinn_begin(const picopinn_device *device, const int16_t *exps, uint8_t 
 static int backward(const void *of, uint32_t lane) {
     const picopinn_call *c = of;
     const picopinn_device *d = c->device;
-    ppn_batch own;
+    uint32_t first = first_of(d, c->batch, lane);
+    ppn_batch part = part_of(d, c->batch, first, first_of(d, c->batch, lane + 1));
     ppn_counter counter = c->counter;
-    uint32_t first = deal(d, c->batch, lane, &own);
     size_t at = blocks_before(d, c->batch, first);
     counter.first += first;
-    return d->kernels->backward(d->net, d->weights, d->lanes[lane].gradients, d->lanes[lane].scratch, &own,
+    return d->kernels->backward(d->net, d->weights, d->lanes[lane].gradients, d->lanes[lane].scratch, &part,
                                 c->mantissas + at * 16, c->exps + at, counter);
 }
 int picopinn_backward(const picopinn_device *device, const ppn_batch *batch, const int16_t *cotangents,

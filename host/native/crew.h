@@ -24,10 +24,12 @@ typedef struct {
     const picopinn_lane *lanes; /* as many as the crew has threads */
 } picopinn_device;
 
-#define PICOPINN_TAPES 5 /* of a thread, for a forward that no backward follows: the rows that kernels take at once */
+/* Microbatches of a batch without tapes of their own that a thread works on together. */
+enum { PICOPINN_TOGETHER = 20 };
 
 /* The functions of ppn.h that they are named after, run by all threads; they answer flags. A batch is dealt in equal
- * runs of microbatches; where its tapes are not kept (tape_step 0), there must be PICOPINN_TAPES for each thread. */
+ * runs of microbatches; where it has no tape for each (tape_step 0), there must be PICOPINN_TOGETHER for each thread.
+ */
 int picopinn_load(const picopinn_device *device, const int16_t *mantissas, const int8_t *exps);
 int picopinn_forward(const picopinn_device *device, const ppn_batch *batch, int32_t *out, int16_t *out_exps);
 void picopinn_begin(const picopinn_device *device, const int16_t *exps, uint8_t limit);

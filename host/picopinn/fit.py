@@ -151,13 +151,12 @@ class _Tally:
         if kind == messages.FORWARD:
             return flags + rows * (BLOCK * columns * 4 + blocks_of(columns) * 2)
         if kind == messages.READ:
-            return messages.read(messages.READ_HEAD, payload)[1]
-        peaks = 4 * accumulators(self._program)
+            return flags + messages.read(messages.READ_HEAD, payload)[1]
         fixed = {
             messages.CONFIGURE: messages.size(messages.PLANNED_HEAD),
             messages.WRITE: 0,
             messages.BEGIN: 0,
-            messages.GRADIENTS: flags + peaks,
+            messages.GRADIENTS: 0,
         }
         return fixed.get(kind, flags)
 

@@ -100,6 +100,7 @@ class IntegerEngine:
         self._directions = -1  # configured for so many; -1: not yet
         self._weights: Rows | None = None
         self._encoded: dict[int, tuple[Any, Rows]] = {}  # by id of the array, which is kept alive beside it
+        self._along: tuple[Floats, Floats, Rows] | None = None  # the last directions, as they came, snapped and encoded
         self._exponents: NDArray[np.int16] | None = None  # of the accumulators, once a step has been scaled
         self._saturations = np.zeros(sum(1 + s.closes for s in self.program.stages), np.int64)  # an accumulator
         self._gradients: Rows | None = None  # of the last step
@@ -118,7 +119,12 @@ class IntegerEngine:
         return self._snap(points, _points_pattern(*points.shape, self._precision.inputs))
 
     def snap_directions(self, directions: Floats) -> Floats:
-        return self._snap(directions, _directions_pattern(*directions.shape, self._precision.inputs))
+        if self._along is None or not np.array_equal(self._along[0], directions):
+            snapped = self._snap(directions, _directions_pattern(*directions.shape, self._precision.inputs))
+            self._along = directions.copy(), snapped, self._encoded[id(snapped)][1]
+        _, snapped, rows = self._along
+        self._encoded[id(snapped)] = (snapped, rows)
+        return snapped
 
     def _snap(self, array: Floats, pattern: Pattern) -> Floats:
         snapped = np.empty(array.shape)
@@ -164,9 +170,9 @@ class IntegerEngine:
         values = self._device.forward(rows, along, keep=self._trains)
         return first_column(values.mantissas, values.exponents)[: len(points)]
 
-    def _configure(self, *directions: Floats | None) -> None:
-        """Have the device ready for the most of these directions."""
-        self.prepare(max(0 if along is None else len(along) for along in directions))
+    def _configure(self, directions: Floats | None) -> None:
+        """Have the device ready for these directions."""
+        self.prepare(0 if directions is None else len(directions))
 
     def prepare(self, directions: int) -> None:
         """Have the device ready for so many directions; UsageError if it has no room."""
@@ -180,7 +186,8 @@ class IntegerEngine:
     # ---- gradients
 
     def gradient(self, passes: Sequence[Pass], step: int) -> Floats:
-        self._configure(*(p.directions for p in passes))
+        for one in passes:
+            self._configure(one.directions)
         bits = self._precision.gradients
         jobs = [
             (*self._rows(p.points, p.directions), _encode(p.cotangents, _cotangents_pattern(*p.cotangents.shape, bits)))
@@ -192,10 +199,10 @@ class IntegerEngine:
             self._exponents = np.full(self._saturations.shape, START, np.int16)
         for _ in range(REPEATS):
             gradients = self._attempt(jobs, Scaling(self._exponents, limit), step)
-            peaks = gradients.peaks.tolist()
-            self._exponents = _rescaled(self._exponents, peaks, limit)
-            if max(peaks) > 1 << limit:
-                self._saturations = self._saturations + ((gradients.peaks > (1 << limit)) & calibrated)
+            saturated = gradients.peaks > (1 << limit)
+            self._exponents = _rescaled(self._exponents, gradients.peaks, limit)
+            if saturated.any():
+                self._saturations = self._saturations + (saturated & calibrated)
             else:
                 if calibrated:
                     self._gradients = gradients.values
@@ -266,14 +273,14 @@ def _span(exponents: NDArray[np.int8]) -> tuple[int, int] | None:
     return (int(known.min()), int(known.max())) if known.size else None
 
 
-def _rescaled(exponents: NDArray[np.int16], peaks: Sequence[int], limit: int) -> NDArray[np.int16]:
+def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:
     """Exponents for the next try (spec 7)."""
-    scaled = [_next_exponent(*pair, limit) for pair in zip(exponents.tolist(), peaks, strict=True)]
+    length = limit - HEADROOM  # of a peak as it should be
+    scaled = []
+    for exponent, peak in zip(exponents.tolist(), peaks.tolist(), strict=True):
+        growth = peak.bit_length() - length if peak else -8
+        if peak > 1 << limit and growth < 4:
+            growth = 4
+        to = exponent + growth
+        scaled.append(to if -400 <= to <= 400 else 400 if to > 0 else -400)
     return np.array(scaled, np.int16)
-
-
-def _next_exponent(exponent: int, peak: int, limit: int) -> int:
-    growth = peak.bit_length() - (limit - HEADROOM) if peak else -8
-    if peak > 1 << limit:
-        growth = max(growth, 4)
-    return min(max(exponent + growth, -400), 400)

@@ -19,7 +19,7 @@ from pinta_model.baselines import claimed, rp2040_watts
 from pinta_model.compare import Rung, ladder
 from pinta_model.energy import areas_mm2
 from pinta_model.explore import Sweep, sweep
-from pinta_model.report import csv_text, json_text, rows, summary
+from pinta_model.report import csv_text, figure, json_text, rows, summary
 
 from . import boards, fit, workload
 from .errors import UsageError
@@ -276,20 +276,13 @@ def _ladder_table(problem: str, rungs: Sequence[Rung]) -> Table:
     table.add_column(problem)
     for heading in ("ms a step", "speedup", "mJ a step", "energy ratio", "W"):
         table.add_column(heading, justify="right")
-    table.add_column("most of the time")
+    table.add_column("what decides")
     for rung in rungs:
         speedup, ratio = rungs[0].seconds / rung.seconds, rungs[0].joules / rung.joules
         figures = (rung.seconds * 1e3, speedup, rung.joules * 1e3, ratio, rung.joules / rung.seconds)
-        cells = (_figure(value, unit) for value, unit in zip(figures, ("", "x", "", "x", ""), strict=True))
+        cells = (figure(value, unit) for value, unit in zip(figures, ("", "x", "", "x", ""), strict=True))
         table.add_row(rung.name, *cells, rung.limit)
     return table
-
-
-def _figure(value: float, unit: str) -> str:
-    """Four digits; a dash for what nobody knows."""
-    if math.isnan(value):
-        return "-"
-    return f"{value:,.{max(0, 3 - math.floor(math.log10(value)))}f}{unit}"
 
 
 def _verdict(rungs: Sequence[Rung]) -> str:
@@ -301,7 +294,7 @@ def _verdict(rungs: Sequence[Rung]) -> str:
         ("energy ratio", rungs[0].joules / last.joules, claim.energy_ratio),
     ):
         where = "below" if ratio < low else "above" if ratio > high else "inside"
-        parts.append(f"{what} {ratio:.3g}x {where} the stated {low:g}x to {high:g}x")
+        parts.append(f"{what} {figure(ratio, 'x')} {where} the stated {low:g}x to {high:g}x")
     same = [rung for rung in rungs[:-1] if "TT, jets" in rung.name and rung.report is None]
     others = "; ".join(_times(rung, last) for rung in same)
     return f"{'; '.join(parts)}\nthe same method elsewhere: {others}"
@@ -309,8 +302,8 @@ def _verdict(rungs: Sequence[Rung]) -> str:
 
 def _times(rung: Rung, last: Rung) -> str:
     """How often the last rung's time and energy another takes."""
-    time = f"{rung.name.partition(',')[0]} {_figure(rung.seconds / last.seconds, 'x')} the time"
-    return time if math.isnan(rung.joules) else f"{time}, {_figure(rung.joules / last.joules, 'x')} the energy"
+    time = f"{rung.name.partition(',')[0]} {figure(rung.seconds / last.seconds, 'x')} the time"
+    return time if math.isnan(rung.joules) else f"{time}, {figure(rung.joules / last.joules, 'x')} the energy"
 
 
 @app.command("explore")
@@ -326,7 +319,7 @@ def _explore(
 ) -> None:
     """Sweep grid size, widths, buffers, dataflow and clock; write every design and a picture."""
     design = design_of(config)
-    widths = [DEFAULT_PRECISION] if problem.endswith(".json") else precisions.split(",")
+    widths = ["its own"] if problem.endswith(".json") else precisions.split(",")  # a file says its widths
     stein = Estimator(estimator, directions=directions)
     steps = {precision: _load(problem, stein, precision, False) for precision in widths}
     start = time.perf_counter()
@@ -353,8 +346,8 @@ def _frontier_table(found: Sweep) -> Table:
     columns = found.columns
     for row in found.frontier:
         figures = (
-            f"{columns['seconds'][row] * 1e3:.4f}",
-            f"{columns['pj'][row] * 1e-6:.1f}",
+            figure(columns["seconds"][row] * 1e3),
+            figure(columns["pj"][row] * 1e-6),
             f"{columns['area_mm2'][row]:.2f}",
             f"{columns['utilization'][row]:.1%}",
         )

@@ -187,9 +187,10 @@ class Solver:
 
     def _frame(self, directions: Floats) -> Frame:
         """What directions make of streams; kept, since jets along all axes have the same ones each step."""
-        if self._framed is None or self._framed.directions.tobytes() != directions.tobytes():
-            self._framed = self.estimator.frame(directions, self.problem.time)
-        return self._framed
+        framed = self._framed
+        if framed is None or not (framed.directions is directions or np.array_equal(framed.directions, directions)):
+            framed = self._framed = self.estimator.frame(directions, self.problem.time)
+        return framed
 
     def _by_unknowns(self, bar: Field) -> list[float]:
         """The loss's gradient by each unknown, from its cotangents at all points."""
@@ -218,7 +219,7 @@ class Solver:
         return self._drawn[self.step_number]
 
     def _draw_of(self, step: int) -> _Drawn:
-        rng = np.random.default_rng(np.array([self.seed, _STEPS, step], np.uint32))  # as of a list, in half the time
+        rng = np.random.default_rng(np.array([self.seed, _STEPS, step], np.uint32))  # a list would take twice as long
         inner = self.problem.interior(rng, self.batch)
         conditions = []
         for one in self._conditions:

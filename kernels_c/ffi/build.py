@@ -19,7 +19,7 @@ def _declarations(header: Path) -> str:
     """What cffi needs of a header: constants, types, and the functions that are there once and not in every variant."""
     text = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
     text = re.sub(r"#ifdef __cplusplus.*?#endif", "", text, flags=re.DOTALL)
-    constants = dict(re.findall(r"#define ((?:PPN|PICOPINN)_\w+) +(\S+)", text))
+    constants = dict(re.findall(r"#define (PPN_\w+) +(\S+)", text))
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"^(int|void) ppn_(?!device_)\w+\([^;]*;", "", text, flags=re.MULTILINE)
     text = re.sub(r"\[PPN_MODES( \+ 1)?\]", lambda size: f"[{int(constants['PPN_MODES']) + bool(size[1])}]", text)

@@ -96,33 +96,46 @@ static int ppn_flatten(uint32_t blocks, int32_t *x, const int16_t *exps) {
     return top;
 }
 
-/* |count| elements from |at| on of the row-major order of a matrix of |cols| columns stored in blocks. */
-static void ppn_elements(const int32_t *x, uint32_t at, uint32_t count, uint32_t cols, int32_t *to) {
-    uint32_t row = at / cols, col = at - row * cols, wide = ppn_up(cols);
-    if (PPN_SIMD && count == 4 && cols % 4 == 0 && col % 4 == 0) { /* a row of one block */
+/* A place in the row-major order of a matrix of |cols| columns stored in blocks. */
+typedef struct {
+    uint32_t row, col;
+} ppn_place_in;
+
+/* |count| elements from |at| on, which moves behind them. */
+static void ppn_elements(const int32_t *x, ppn_place_in *at, uint32_t count, uint32_t cols, int32_t *to) {
+    uint32_t row = at->row, col = at->col, wide = ppn_up(cols);
+    if (count == 4 && cols % 4 == 0 && col % 4 == 0) { /* a row of one block */
         memcpy(to, x + (row / 4 * wide + col / 4) * 16 + row % 4 * 4, 16);
-        return;
+        col += 4;
+        count = 0;
     }
-    for (uint32_t l = 0; l < count; l++) {
+    for (uint32_t l = 0; l < count; l++, col++) {
+        if (col == cols) col = 0, row++;
         to[l] = x[(row / 4 * wide + col / 4) * 16 + row % 4 * 4 + col % 4];
-        if (++col < cols) continue;
-        col = 0;
-        row++;
     }
+    if (col == cols) col = 0, row++;
+    at->row = row;
+    at->col = col;
 }
 
 /* Encode flat integers, stored in blocks of a matrix of |from| columns, as a |rows| x |cols| matrix in SMX(bits). */
 static int ppn_reshape(const int32_t *x, int exp, uint32_t from, uint32_t rows, uint32_t cols, uint8_t *to, int bits) {
     uint32_t wide = ppn_up(cols), blocks = ppn_up(rows) * wide, b = 0;
     int flags = 0;
-    for (uint32_t top = 0; top < rows; top += 4)
+    for (uint32_t top = 0; top < rows; top += 4) {
+        uint32_t high = rows - top < 4 ? rows - top : 4;
+        ppn_place_in at[4];
+        for (uint32_t i = 0, first = top * cols; i < high; i++, first += cols) {
+            at[i].row = first / from; /* the only divisions */
+            at[i].col = first - at[i].row * from;
+        }
         for (uint32_t left = 0; left < cols; left += 4, b++) {
             int32_t block[16] = {0};
             uint32_t count = cols - left < 4 ? cols - left : 4;
-            for (uint32_t i = 0; i < 4 && top + i < rows; i++)
-                ppn_elements(x, (top + i) * cols + left, count, from, block + 4 * i);
+            for (uint32_t i = 0; i < high; i++) ppn_elements(x, &at[i], count, from, block + 4 * i);
             ppn_encode_to(block, exp, bits, PPN_NEAREST, to, blocks, bits > 8, b, &flags);
         }
+    }
     return flags;
 }
 

@@ -219,9 +219,11 @@ static uint32_t put_batch(uint8_t *to, uint32_t points_and_more) {
 }
 
 static uint32_t put_write(uint8_t *to) {
-    ppn_packed_places places = ppn_device_places(device);
-    uint32_t all = places.end - places.parameters, offset = below(all + 1), n = below(all - offset + 1);
-    if (one_in(2)) offset = 0, n = all;
+    uint32_t all = ppn_device_arriving(device), offset = below(all + 1), n = below(all - offset + 1);
+    if (!one_in(8)) { /* the next piece */
+        offset = solver->arrived < all && !one_in(4) ? solver->arrived : 0;
+        n = all - offset;
+    }
     if (n > PAYLOAD - 4) n = PAYLOAD - 4;
     put32(to, offset);
     fill(to + 4, n);
@@ -239,8 +241,7 @@ static uint32_t put_begin(uint8_t *to) {
 }
 
 static uint32_t put_read(uint8_t *to) {
-    ppn_packed_places places = ppn_device_places(device);
-    uint32_t all = places.gradients, offset = below(all + 1);
+    uint32_t all = ppn_device_leaving(device), offset = one_in(2) ? below(all + 1) : 0;
     put32(to, offset);
     put32(to + 4, below((all - offset < PAYLOAD ? all - offset : PAYLOAD) + 1));
     return 8;
@@ -293,6 +294,7 @@ static uint32_t any_kind(void) {
                                     PPN_READ,    PPN_BACKWARD, PPN_GRADIENTS, COUNTERS,     LEAVE};
     if (one_in(16)) return one_in(2) ? PPN_INFO : any() & 0xFF;
     if (!solver && one_in(2)) return CONFIGURE;
+    if (session->kind == PPN_GRADIENTS && one_in(2)) return PPN_READ;
     uint32_t kind = often[below(sizeof often)];
     return kind == CONFIGURE && !one_in(4) ? PPN_READ : kind;
 }

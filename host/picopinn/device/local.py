@@ -81,6 +81,8 @@ class LocalDevice:
         self._flags |= lib.picopinn_forward(self._c, batch.c, mantissas, exponents)
         if keep:
             self._kept.append(batch)
+        else:
+            self._spare.append(batch.tapes)
         return out
 
     def begin(self, scaling: Scaling, seed: int, step: int) -> None:
@@ -126,10 +128,10 @@ class LocalDevice:
         return pairs(directions)
 
     def _batch(self, points: Rows, directions: Rows | None, keep: bool) -> _Batch:
-        """The microbatches, and room for their tapes if they are to be kept, else for a few a thread."""
+        """The microbatches, and room for their tapes if they are to be kept, else for those worked on together."""
         streams, rows = self._streams(points, directions), self._direction_rows(directions)
         count = len(points.exponents)
-        tapes = self._tapes(count if keep else self._threads * lib.PICOPINN_TAPES)
+        tapes = self._tapes(count if keep else self._threads * lib.PICOPINN_TOGETHER)
         along = (ffi.NULL, ffi.NULL) if rows is None else _pointers(rows)
         bits, step = self._program.precision.inputs, self._sizes.tape if keep else 0
         given = [count, (streams - 1) // 2, bits, *_pointers(points), *along, pointer("uint8_t[]", tapes), step]

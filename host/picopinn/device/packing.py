@@ -8,7 +8,7 @@ from ppn import messages
 
 from ..network import ACTIVATIONS, MODES, Program, Tensor
 from ..smx import BLOCK, blocks_of
-from .base import Rows, Values
+from .base import Gradients, Rows, Values
 
 LANES = BLOCK * BLOCK
 Bytes = NDArray[np.uint8]
@@ -59,19 +59,23 @@ class Parameters:
         self._lanes = np.concatenate([_inside(t) for t in program.tensors])  # of each block, those that travel
         self._narrow = np.repeat([t.bits <= 8 for t in program.tensors], [t.blocks for t in program.tensors])
         self.blocks = len(self._lanes)
-        self.gradient_bytes = int(self._lanes.sum()) * 2 + self.blocks
+        accumulators = sum(1 + stage.closes for stage in program.stages)
+        self.gradient_bytes = int(self._lanes.sum()) * 2 + self.blocks + 4 * accumulators
 
     def pack(self, weights: Rows) -> bytes:
-        """Mantissas of 1 or 2 bytes, block after block, then the exponents."""
+        """The exponents, then mantissas of 1 or 2 bytes, block after block."""
         two = weights.mantissas.astype("<i2").view(np.uint8).reshape(self.blocks, LANES, 2)
         travels = np.stack([self._lanes, self._lanes & ~self._narrow[:, None]], axis=-1)
-        return bytes(two[travels]) + weights.exponents.tobytes()
+        return weights.exponents.tobytes() + bytes(two[travels])
 
-    def unpack(self, packed: bytes) -> Rows:
-        """Gradients: mantissas all of 2 bytes, then the exponents."""
+    def unpack(self, packed: bytes) -> Gradients:
+        """Mantissas all of 2 bytes, then the exponents, then the peaks."""
+        elements = int(self._lanes.sum())
+        ends = 2 * elements, 2 * elements + self.blocks
         mantissas = np.zeros((self.blocks, LANES), np.int16)
-        mantissas[self._lanes] = np.frombuffer(packed[: -self.blocks], "<i2")
-        return Rows(mantissas, np.frombuffer(packed[-self.blocks :], np.int8).copy())
+        mantissas[self._lanes] = np.frombuffer(packed[: ends[0]], "<i2")
+        exponents = np.frombuffer(packed[ends[0] : ends[1]], np.int8).copy()
+        return Gradients(Rows(mantissas, exponents), np.frombuffer(packed[ends[1] :], "<u4").astype(np.uint32))
 
 
 def _inside(tensor: Tensor) -> NDArray[np.bool_]:

@@ -6,15 +6,14 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TypeVar
 
-import numpy as np
 from ppn import messages
 
 from ..errors import DeviceGoneError, PicopinnError, UsageError
 from ..link.ports import PortError
-from ..link.session import LinkLostError, RestartedError, Session
+from ..link.session import LinkLostError, Request, RestartedError, Session
 from ..network import Program
 from ..smx import BLOCK, blocks_of
 from .base import Gradients, Rows, Scaling, Values, pairs
@@ -23,6 +22,7 @@ from .packing import Bytes, Parameters, pack_directions, pack_rows, program_byte
 RETURN = 60.0  # seconds that a device which went away has to come back
 Answer = TypeVar("Answer")
 _LOST = (LinkLostError, RestartedError)
+_PIECE = 1024  # bytes of parameters or gradients in a message
 _TRIES = 20  # of one request
 _PAUSE = 0.2  # seconds between two tries to find it again
 
@@ -65,8 +65,9 @@ class _Backward:
 class RemoteDevice:
     """Integer kernels on another machine; see :class:`picopinn.device.base.Device`.
 
-    What the device was told since the last ``configure`` is remembered, so that one that was reset, or whose link
-    broke, is told again and ends with the same bits.
+    What the device is to be told waits until something is asked of it: then it computes while it is told more. What it
+    was told since the last ``configure`` is remembered, so that one that was reset, or whose link broke, is told again
+    and ends with the same bits.
 
     Args:
         session: the link to it.
@@ -83,6 +84,7 @@ class RemoteDevice:
         self._scaling: tuple[Scaling, int, int] | None = None
         self._backwards: list[_Backward] = []
         self._sent_directions: Rows | None = None
+        self._waiting: list[Request] = []
         self._flags = 0
         self.memory: Memory | None = None
 
@@ -96,12 +98,12 @@ class RemoteDevice:
         self._backwards.clear()
         if not self.session.info:
             self.session.connect()  # one that was never there is not waited for
-        self._tell(self._send_program)
+        self._ask(self._send_program)
 
     def load(self, weights: Rows) -> None:
         self._weights, self._scaling = weights, None
         self._backwards.clear()
-        self._tell(self._send_weights)
+        self._tell_weights()
 
     def forward(self, points: Rows, directions: Rows | None, keep: bool = False) -> Values:
         return self._ask(lambda: self._forward(points, directions, keep))
@@ -109,12 +111,12 @@ class RemoteDevice:
     def begin(self, scaling: Scaling, seed: int, step: int) -> None:
         self._scaling = scaling, seed, step
         self._backwards.clear()
-        self._tell(self._send_scaling)
+        self._tell_scaling()
 
     def backward(self, points: Rows, directions: Rows | None, cotangents: Rows, first: int) -> None:
         backward = _Backward(points, directions, cotangents, first)
         self._backwards.append(backward)
-        self._tell(lambda: self._send_backward(backward))
+        self._tell_backward(backward)
 
     def gradients(self) -> Gradients:
         return self._ask(self._gradients)
@@ -125,20 +127,14 @@ class RemoteDevice:
 
     def counters(self) -> Counters:
         """What the device counted since it started."""
-        return Counters(*struct.unpack(messages.COUNTED_HEAD, self.session.call(messages.COUNTERS)))
+        (reply,) = self._replies([(messages.COUNTERS, b"")])
+        return Counters(*struct.unpack(messages.COUNTED_HEAD, reply))
 
     def close(self) -> None:
         """End the session; the device waits for the next."""
         self.session.close()
 
     # ---- a link that breaks
-
-    def _tell(self, send: Callable[[], None]) -> None:
-        """Send what is already remembered."""
-        try:
-            send()
-        except _LOST as error:
-            self._recover(error)
 
     def _ask(self, ask: Callable[[], Answer]) -> Answer:
         """Ask until there is an answer; DeviceGoneError if the device fails at it time and again."""
@@ -171,35 +167,53 @@ class RemoteDevice:
     def _send_everything(self) -> None:
         self._send_program()
         if self._weights is not None:
-            self._send_weights()
+            self._tell_weights()
         if self._scaling is not None:
-            self._send_scaling()
+            self._tell_scaling()
         for backward in self._backwards:
-            self._send_backward(backward)
+            self._tell_backward(backward)
+        self._replies([])
 
     # ---- requests
 
+    def _replies(self, requests: Iterable[Request]) -> list[bytes]:
+        """The replies to requests, without their flags, which are noted; those that wait go first."""
+        waiting, self._waiting = self._waiting, []
+        kinds: list[int] = []
+
+        def noted() -> Iterator[Request]:
+            for request in chain(waiting, requests):
+                kinds.append(request[0])
+                yield request
+
+        size = messages.size(messages.FLAGS_HEAD)
+        replies = []
+        for place, reply in enumerate(self.session.stream(noted())):
+            flagged = kinds[place] in messages.FLAGGED
+            self._flags |= int(struct.unpack_from(messages.FLAGS_HEAD, reply)[0]) if flagged else 0
+            replies.append(reply[size:] if flagged else reply)
+        return replies[len(waiting) :]
+
+    def _tell(self, kind: int, payloads: Iterable[bytes]) -> None:
+        self._waiting += [(kind, payload) for payload in payloads]
+
     def _send_program(self) -> None:
         self._sent_directions = None
+        self._waiting.clear()  # it was for another
         head = struct.pack(messages.CONFIGURE_HEAD, *self._wanted)
-        reply = self.session.call(messages.CONFIGURE, head + program_bytes(self._program, self._directions))
+        (reply,) = self._replies([(messages.CONFIGURE, head + program_bytes(self._program, self._directions))])
         *sizes, used, left, tapes, cores = struct.unpack(messages.PLANNED_HEAD, reply)
         self.memory = Memory(dict(zip(messages.REGIONS, sizes, strict=True)), used, left, tapes, cores)
 
-    def _send_weights(self) -> None:
+    def _tell_weights(self) -> None:
         assert self._weights is not None
         packed = self._parameters.pack(self._weights)
-        room = self._payload - messages.size(messages.WRITE_HEAD)
-        payloads = (
-            struct.pack(messages.WRITE_HEAD, start) + packed[start : start + room]
-            for start in range(0, len(packed), room)
-        )
-        for _ in self.session.stream((messages.WRITE, payload) for payload in payloads):
-            pass
-        for _ in self._computed(messages.LOAD, [b""]):
-            pass
+        pieces = self._pieces(len(packed), messages.WRITE_HEAD)
+        payloads = (struct.pack(messages.WRITE_HEAD, start) + packed[start:stop] for start, stop in pieces)
+        self._tell(messages.WRITE, payloads)
+        self._tell(messages.LOAD, [b""])
 
-    def _send_directions(self, directions: Rows | None) -> int:
+    def _tell_directions(self, directions: Rows | None) -> int:
         """Set the directions if the device has others; answers how many."""
         if directions is None or self._program.mode == "naive":
             return 0
@@ -212,8 +226,7 @@ class RemoteDevice:
             payloads = (
                 struct.pack(messages.DIRECTIONS_HEAD, start) + bytes(packed[start : start + room]) for start in starts
             )
-            for _ in self._computed(messages.DIRECTIONS, payloads):
-                pass
+            self._tell(messages.DIRECTIONS, payloads)
             self._sent_directions = directions
         return len(directions.exponents)
 
@@ -223,16 +236,16 @@ class RemoteDevice:
             struct.pack(messages.FORWARD_HEAD, batch.directions, stop - start, keep) + bytes(content)
             for start, stop, content in batch.parts()
         )
-        outputs = b"".join(self._computed(messages.FORWARD, payloads))
-        return unpack_values(outputs, batch.streams, self._program.outputs)
+        outputs = self._replies((messages.FORWARD, payload) for payload in payloads)
+        return unpack_values(b"".join(outputs), batch.streams, self._program.outputs)
 
-    def _send_scaling(self) -> None:
+    def _tell_scaling(self) -> None:
         assert self._scaling is not None
         scaling, seed, step = self._scaling
         head = struct.pack(messages.BEGIN_HEAD, seed, step, scaling.limit, 0)
-        self.session.call(messages.BEGIN, head + scaling.exponents.astype("<i2").tobytes())
+        self._tell(messages.BEGIN, [head + scaling.exponents.astype("<i2").tobytes()])
 
-    def _send_backward(self, backward: _Backward) -> None:
+    def _tell_backward(self, backward: _Backward) -> None:
         batch = self._batch(backward.points, backward.directions)
         packed = pack_rows(backward.cotangents, self._program.outputs)
         payloads = (
@@ -241,36 +254,29 @@ class RemoteDevice:
             + bytes(packed[start:stop])
             for start, stop, content in batch.parts()
         )
-        for _ in self._computed(messages.BACKWARD, payloads):
-            pass
+        self._tell(messages.BACKWARD, payloads)
 
     def _gradients(self) -> Gradients:
-        (peaks,) = self._computed(messages.GRADIENTS, [b""])
-        total = self._parameters.gradient_bytes
-        payloads = (
-            struct.pack(messages.READ_HEAD, start, min(self._payload, total - start))
-            for start in range(0, total, self._payload)
-        )
-        packed = b"".join(self.session.stream((messages.READ, payload) for payload in payloads))
-        return Gradients(self._parameters.unpack(packed), np.frombuffer(peaks, "<u4").astype(np.uint32))
-
-    def _computed(self, kind: int, payloads: Iterable[bytes]) -> Iterator[bytes]:
-        """Replies to requests that compute, without their flags, which are noted."""
-        size = messages.size(messages.FLAGS_HEAD)
-        for reply in self.session.stream((kind, payload) for payload in payloads):
-            self._flags |= int(struct.unpack_from(messages.FLAGS_HEAD, reply)[0])
-            yield reply[size:]
+        pieces = self._pieces(self._parameters.gradient_bytes, messages.FLAGS_HEAD)
+        reads = ((messages.READ, struct.pack(messages.READ_HEAD, start, stop - start)) for start, stop in pieces)
+        _, *packed = self._replies(chain([(messages.GRADIENTS, b"")], reads))
+        return self._parameters.unpack(b"".join(packed))
 
     # ---- how much goes into one message
+
+    def _pieces(self, size: int, head: str) -> Iterator[tuple[int, int]]:
+        """Start and end of pieces of so many bytes: small ones, so that the device begins soon with what it has."""
+        room = min(_PIECE, self._payload - messages.size(head))
+        return ((start, min(start + room, size)) for start in range(0, size, room))
 
     @property
     def _payload(self) -> int:
         return int(self.session.info["payload"])
 
     def _batch(self, points: Rows, directions: Rows | None) -> _Batch:
-        """The batch packed and cut, its directions sent."""
+        """The batch packed and cut; the device is to have its directions."""
         naive = self._program.mode == "naive"
-        count = self._send_directions(directions)
+        count = self._tell_directions(directions)
         if naive:
             count = (points.exponents.shape[1] - 1) // 2
         streams = 1 + 2 * count

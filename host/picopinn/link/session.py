@@ -28,7 +28,8 @@ except ImportError:  # Windows
 RETRY = 0.5  # seconds without any answer after which a request is sent again, at first; it doubles
 LONGEST_RETRY = 4.0
 PATIENCE = 30.0  # seconds without any answer after which a device counts as gone
-RESTART = b"\r\x03\x03\x04"  # leaves the service, and at MicroPython's prompt starts it again
+RESTART = b"\r\x03\x03\x02\x04"  # leaves the service, and at MicroPython's prompt, a raw one too, starts it again
+_PACKET = 64  # bytes of full-speed USB
 _LONGEST_FRAME = 1 << 20  # more bytes without a 0 are no frame
 
 Request = tuple[int, bytes]
@@ -262,6 +263,8 @@ class Session:
     def _write(self, content: bytes) -> None:
         if self._port is None:
             raise LinkLostError(f"{self.name} is closed")
+        if len(content) % _PACKET == 0:
+            content += b"\0"  # means nothing, and ends a transfer for a USB that would wait for more
         self.statistics.bytes_out += len(content)
         self._port.write(content)
 

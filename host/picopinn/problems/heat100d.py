@@ -31,6 +31,7 @@ class Heat100D(Problem):
         "batch": 50,
         "steps": 1000,
         "directions": 16,
+        "learning_rate": 6e-3,
     }
 
     def interior(self, rng: np.random.Generator, n: int) -> Floats:

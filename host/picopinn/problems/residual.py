@@ -30,14 +30,11 @@ def linearize(problem: Problem, x: Floats, u: Field) -> tuple[Floats, Field]:
     components = _components(u)
     if not components:
         return np.array(_checked(problem, x, u, problem.residual(x, u)).real), Field()
-    steps = np.empty((len(components), len(x)))
     together = max(1, _TOGETHER // (len(components) * len(x)))
-    for first in range(0, len(components), together):
-        some = components[first : first + together]
-        result = _stepped(problem, x, u, some)
-        steps[first : first + together] = result.imag
-    steps /= _STEP
-    return np.array(result[0].real), _assembled(u, components, steps)
+    parts = (components[first : first + together] for first in range(0, len(components), together))
+    results = [_stepped(problem, x, u, some) for some in parts]
+    steps = np.concatenate([result.imag for result in results]) / _STEP
+    return np.array(results[-1][0].real), _assembled(components, steps)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def _stepped(problem: Problem, x: Floats, u: Field, components: Sequence[_Compon
     moved = _copies(u, count)
     for copy, component in enumerate(components):
         _of(moved, component)[copy * n : (copy + 1) * n] += 1j * _STEP
-    copies = x if count == 1 else np.concatenate([x] * count)
+    copies = _repeated(x, count)
     return _checked(problem, copies, moved, problem.residual(copies, moved)).reshape(count, n)
 
 
@@ -77,8 +74,12 @@ def _copies(u: Field, count: int) -> Field:
         if name == "unknowns":
             parts[name] = {key: np.tile(value.astype(complex), count) for key, value in part.items()}
         else:
-            parts[name] = part.astype(complex) if count == 1 else np.concatenate([part.astype(complex)] * count)
+            parts[name] = _repeated(part.astype(complex), count)
     return Field(**parts)
+
+
+def _repeated(array: NDArray[Any], count: int) -> NDArray[Any]:
+    return array if count == 1 else np.concatenate([array] * count)
 
 
 def _of(u: Field, component: _Component) -> NDArray[Any]:
@@ -92,15 +93,17 @@ def _of(u: Field, component: _Component) -> NDArray[Any]:
     return view
 
 
-def _assembled(u: Field, components: Sequence[_Component], steps: Floats) -> Field:
-    """Derivatives (m, n) of m components as a field like u."""
+def _assembled(components: Sequence[_Component], steps: Floats) -> Field:
+    """Derivatives (m, n) of m components as a field of them."""
     partials: dict[str, Any] = {}
+    columns = []
     for component, row in zip(components, steps, strict=True):
         if component.part == "unknowns":
             partials.setdefault("unknowns", {})[component.of] = row
-        elif component.part != "gradient":
+        elif component.part == "gradient":
+            columns.append(row)
+        else:
             partials[component.part] = row
-    columns = [row for component, row in zip(components, steps, strict=True) if component.part == "gradient"]
     if columns:
         partials["gradient"] = np.stack(columns, axis=1)
     return Field(**partials)

@@ -65,6 +65,7 @@ _STEPS: dict[str, dict[str, Any]] = {
     DIFFERENCE: _FINITE | {"quantization": "difference"},
     NAIVE: _FINITE | {"quantization": "naive"},
 }
+_SLOWER = {"precision": FLOAT, "tt": None, "learning_rate": 3e-3}
 _ALONE: dict[str, dict[str, dict[str, Any]]] = {
     "poisson2d": {
         "dense float32, rate 1e-3": {"precision": FLOAT, "tt": None, "learning_rate": 1e-3},
@@ -72,6 +73,8 @@ _ALONE: dict[str, dict[str, dict[str, Any]]] = {
         "w8a6g12": {"precision": "w8a6g12"},
         GAUSSIAN: {"estimator": "gaussian", "sigma": 0.1, "quantization": "difference"},
     },
+    "heat100d": {"dense float32, rate 3e-3": _SLOWER},
+    "heat100d-hard": {"dense float32, rate 3e-3": _SLOWER},
     "helmholtz2d": {"w8a12g12": {"precision": "w8a12g12"}},
     "poisson2d-waves": {"matrices move to the end": {"settle": 1}},
 }
@@ -81,9 +84,7 @@ _ALONE: dict[str, dict[str, dict[str, Any]]] = {
 def rows(problem: str) -> list[Row]:
     """The rows of a problem, the yardstick first; in many dimensions, where a run takes minutes, only the main ones."""
     main = [Row(problem, name, choice) for name, choice in _MAIN.items()]
-    if get(problem).dimensions > 2:
-        return main
-    others = _MORE | _STEPS | _ALONE.get(problem, {})
+    others = (_MORE | _STEPS if get(problem).dimensions <= 2 else {}) | _ALONE.get(problem, {})
     own = get(problem).defaults.get("precision", DEFAULT_PRECISION)
     chosen = {name: choice for name, choice in others.items() if choice.get("precision") != own}
     return main + [Row(problem, name, choice, FEW_SEEDS) for name, choice in chosen.items()]
