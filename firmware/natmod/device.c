@@ -284,9 +284,15 @@ static int16_t *pack_block(const int16_t *from, uint32_t rows, uint32_t cols, in
     return to;
 }
 
+#if defined(__GNUC__) && !defined(__clang__)
+#define FAST __attribute__((optimize("O2"))) /* in a file that is small otherwise */
+#else
+#define FAST
+#endif
+
 /* Packed mantissas are unpacked from the end of their room to its start. What is left to read is never longer than what
  * is left to write, so writing never passes reading. */
-void ppn_device_unpack(const ppn_device *d, uint8_t *parameters, uint32_t stage) {
+FAST void ppn_device_unpack(const ppn_device *d, uint8_t *parameters, uint32_t stage) {
     ppn_packed_places at = ppn_device_places(d, stage);
     const uint8_t *from = packed_in(d, parameters) + at.parameters;
     const int8_t *exps = (const int8_t *)exps_in(d, parameters) + at.blocks;

@@ -10,9 +10,9 @@ from . import natmod
 
 SLACK = 0.05
 BUDGETS = {
-    "armv6m": {"memory": 49_970, "stack": 3_168},
-    "armv7emsp": {"memory": 36_793, "stack": 1_304},
-    "x64": {"memory": 52_611, "stack": 1_504},
+    "armv6m": {"memory": 51_170, "stack": 3_168},
+    "armv7emsp": {"memory": 37_925, "stack": 1_304},
+    "x64": {"memory": 54_435, "stack": 1_504},
 }
 """Bytes that were measured; ``SLACK`` more is allowed."""
 

@@ -100,7 +100,7 @@ static mp_uint_t usb_read(mp_obj_t self, void *buffer, mp_uint_t size, int *erro
             let_go();
         }
         if (n) return n;
-        if (!tud_cdc_available()) mp_event_wait_indefinite();
+        while (!tud_cdc_available()) mp_event_wait_indefinite(); /* a read's own lock is an event, too: wait again */
     }
 }
 

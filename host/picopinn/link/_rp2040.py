@@ -21,6 +21,7 @@ async def serve(image: str) -> None:
     console = PtyInteractiveRepl(device.cdc, device.simulator, on_quit=device.simulator.shutdown_request.request)
     await console.start()
     await device.astart()
+    device.simulator.real_io_begin()  # time of a board that idles passes as ours does, so that it takes no processor
     print(console.slave_path, flush=True)
     tasks = {asyncio.create_task(obey(device)), asyncio.create_task(watch(device))}
     done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
