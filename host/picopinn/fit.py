@@ -2,8 +2,7 @@
 
 Memory is to the byte: regions are what the board's own C answers, and how they are used its own Python. Cycles are
 counts of work times the cycles of one piece of it, which stand in the board's file (benchmarks/calibrate_board.py
-measures them). The messages of a step are those that a RemoteDevice sends
-if directions are new.
+measures them). The messages of a step are those that a RemoteDevice sends if directions are new.
 """
 
 from __future__ import annotations

@@ -108,14 +108,14 @@ class Solver:
         self.master = self._initial()
         self._adam = Adam(self.master.size, learning_rate, steps)
         self._settles = steps if settle is None else settle * steps  # at this step
-        self._matrices = self._of_matrices()
 
     def _initial(self) -> Floats:
         """The network's parameters, then the problem's unknowns."""
         tensors = self.network.initial(np.random.default_rng([self.seed, _WEIGHTS]))
         return np.concatenate([*(tensor.ravel() for tensor in tensors), [*self.problem.unknowns.values()]])
 
-    def _of_matrices(self) -> NDArray[np.bool_]:
+    @cached_property
+    def _matrices(self) -> NDArray[np.bool_]:
         """Which of the network's parameters are no biases."""
         tensors = self.network.program(Precision(), "jet").tensors
         return np.concatenate([np.full(tensor.size, not tensor.bias) for tensor in tensors])

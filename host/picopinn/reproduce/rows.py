@@ -65,16 +65,16 @@ _STEPS: dict[str, dict[str, Any]] = {
     DIFFERENCE: _FINITE | {"quantization": "difference"},
     NAIVE: _FINITE | {"quantization": "naive"},
 }
-_SLOWER = {"precision": FLOAT, "tt": None, "learning_rate": 3e-3}
+_SLOWER = {"dense float32, rate 3e-3": _MAIN[DENSE_FLOAT] | {"learning_rate": 3e-3}}
 _ALONE: dict[str, dict[str, dict[str, Any]]] = {
     "poisson2d": {
-        "dense float32, rate 1e-3": {"precision": FLOAT, "tt": None, "learning_rate": 1e-3},
+        "dense float32, rate 1e-3": _MAIN[DENSE_FLOAT] | {"learning_rate": 1e-3},
         "w8a8g8": {"precision": "w8a8g8"},
         "w8a6g12": {"precision": "w8a6g12"},
         GAUSSIAN: {"estimator": "gaussian", "sigma": 0.1, "quantization": "difference"},
     },
-    "heat100d": {"dense float32, rate 3e-3": _SLOWER},
-    "heat100d-hard": {"dense float32, rate 3e-3": _SLOWER},
+    "heat100d": _SLOWER,
+    "heat100d-hard": _SLOWER,
     "helmholtz2d": {"w8a12g12": {"precision": "w8a12g12"}},
     "poisson2d-waves": {"matrices move to the end": {"settle": 1}},
 }
