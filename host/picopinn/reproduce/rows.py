@@ -95,9 +95,8 @@ def rows(problem: str) -> list[Row]:
 
 
 def _seeds(problem: str, row: str) -> int:
-    """Of a main row: all, but in long problems few; hjb20d's yardstick is one that the default is held against."""
-    held = row == DEFAULT or (problem, row) == ("hjb20d", DENSE_FLOAT)
-    return SEEDS if held or problem not in _LONG else FEW_SEEDS
+    """Of a main row: all, but in long problems few for what the default is compared with."""
+    return SEEDS if row == DEFAULT or problem not in _LONG else FEW_SEEDS
 
 
 def masking() -> list[Row]:
