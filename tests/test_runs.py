@@ -368,6 +368,17 @@ class TestDamage:
             Run.open(run.path).rows()
 
 
+def test_a_second_process_in_a_run_is_noticed(settings: Settings, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    first, one = start(path, settings)
+    second, other = resume(path)
+    train.train(second, other, nothing)
+    files = {file.name: file.read_bytes() for file in path.iterdir()}
+    with pytest.raises(PicopinnError, match=r"another process has gone on with .* choose another --run"):
+        train.train(first, one, nothing)
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == files
+
+
 def test_metrics_name_each_condition_and_unknown(tmp_path: Path) -> None:
     settings = Settings.of("heat1d-inverse", hidden=16, tt=(4, 4), rank=2, steps=3, batch=8)
     solver = settings.solver(1)

@@ -147,6 +147,7 @@ class Run:
     def __init__(self, path: Path, checkpoint: Checkpoint) -> None:
         self.path = path
         self.checkpoint = checkpoint
+        self._written = self._mark()
 
     @property
     def settings(self) -> Settings:
@@ -213,8 +214,18 @@ class Run:
         return run
 
     def save(self, rows: Sequence[Row], state: State, seconds: float, ranges: Ranges | None = None) -> None:
-        """Append rows to the metrics, and ranges to theirs, and move the checkpoint; an error leaves the last one as it
-        was."""
+        """Append rows to the metrics, and ranges to theirs, and move the checkpoint.
+
+        An error leaves the last one as it was.
+
+        Raises:
+            PicopinnError: the directory cannot be written, or another process trains in it.
+        """
+        if self._mark() not in (self._written, None):
+            raise PicopinnError(
+                f"another process has gone on with {self.path}: this one leaves the run to it; "
+                "for a second run choose another --run"
+            )
         if ranges:
             lines = [_range_line(step, one) for step, found in (self.ranges() | ranges).items() for one in found]
             self._write(_RANGES, "".join([_RANGES_HEADER, *lines]).encode())
@@ -227,7 +238,7 @@ class Run:
             length = file.tell()
         checkpoint = Checkpoint(self.settings, state, seconds, length)
         self._write(_CHECKPOINT, checkpoint.to_bytes())
-        self.checkpoint = checkpoint
+        self.checkpoint, self._written = checkpoint, self._mark()
 
     def rows(self) -> list[Row]:
         """The metrics up to the checkpoint."""
@@ -272,6 +283,14 @@ class Run:
             return dict(json.loads(self._read(_ENVIRONMENT)))
         except (ValueError, TypeError) as error:
             raise _damaged(self.path / _ENVIRONMENT, error) from error
+
+    def _mark(self) -> tuple[int, ...] | None:
+        """What tells this checkpoint from one that another process wrote; None if it is gone."""
+        try:
+            stat = (self.path / _CHECKPOINT).stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
     def _read(self, name: str) -> bytes:
         return _read(self.path / name)
