@@ -64,26 +64,6 @@ static __attribute__((noinline)) void ppn_encode_alone(ppn_chunk *c, uint32_t co
     c->e = ppn_get_simd(e);
 }
 
-/* How a chunk is encoded: a left shift, a right one, the bits that rounding adds, the largest mantissa. */
-typedef struct {
-    ppn_lanes up, down, rest, top;
-} ppn_scales;
-
-PPN_EACH void ppn_round_chunk(ppn_chunk *c, ppn_scales by, const ppn_lanes *seeds, int lifts) {
-    ppn_lanes seed = ppn_all_simd(0);
-    if (seeds) seed = *seeds;
-    for (int l = 0; l < 16; l++) {
-        ppn_lanes size = ppn_abs_simd(c->x[l]), r = by.rest;
-        if (lifts) size = ppn_left_by_simd(size, by.up);
-        if (seeds) {
-            r = ppn_and_simd(r, ppn_mix_simd(seed));
-            seed = ppn_add_simd(seed, ppn_all_simd((int32_t)PPN_GOLDEN));
-        }
-        size = ppn_down_by_simd(ppn_add_simd(size, r), by.down);
-        c->x[l] = ppn_signed_simd(ppn_min_simd(size, by.top), c->x[l]);
-    }
-}
-
 /* ppn_encode16() for the first |count| blocks: mantissas and exponents replace what they are made from. |bits|: a width
  * a block. |seeds|: for stochastic rounding, key + index PPN_GOLDEN of each block; NULL rounds to nearest. */
 static __attribute__((noinline)) void ppn_encode_chunk(ppn_chunk *c, uint32_t count, ppn_lanes bits,
@@ -93,23 +73,26 @@ static __attribute__((noinline)) void ppn_encode_chunk(ppn_chunk *c, uint32_t co
     all[0] = ppn_or_simd(ppn_or_simd(all[0], all[1]), ppn_or_simd(all[2], all[3]));
     ppn_lanes length = ppn_lengths_simd(all[0]), s = ppn_sub_simd(ppn_add_simd(length, one), bits);
     s = ppn_where_simd(length, s, zero);
-    ppn_lanes e = ppn_add_simd(c->e, s), there = ppn_where_simd(length, e, zero), down = ppn_max_simd(s, zero);
+    ppn_lanes e = ppn_add_simd(c->e, s), there = ppn_where_simd(length, e, zero);
     if (ppn_negative_simd(
             ppn_or_simd(ppn_add_simd(there, ppn_all_simd(126)), ppn_sub_simd(ppn_all_simd(127), there)))) {
         ppn_encode_alone(c, count, bits, seeds, flags);
         return;
     }
-    ppn_lanes fall = ppn_left_by_simd(one, down); /* rest is 0 where nothing falls */
-    ppn_scales by = {ppn_max_simd(ppn_sub_simd(zero, s), zero), down,
-                     seeds ? ppn_sub_simd(fall, one) : ppn_down_simd(fall, 1),
-                     ppn_sub_simd(ppn_left_by_simd(one, ppn_sub_simd(bits, one)), one)};
+    ppn_lanes fall = ppn_left_by_simd(one, ppn_max_simd(s, zero)); /* rest is 0 where nothing falls */
+    ppn_lanes rest = seeds ? ppn_sub_simd(fall, one) : ppn_down_simd(fall, 1), seed = seeds ? *seeds : zero;
+    ppn_lanes top = ppn_sub_simd(ppn_left_by_simd(one, ppn_sub_simd(bits, one)), one);
+    ppn_either by = ppn_either_by(s);
+    for (int l = 0; l < 16; l++) {
+        ppn_lanes r = rest;
+        if (seeds) {
+            r = ppn_and_simd(r, ppn_mix_simd(seed));
+            seed = ppn_add_simd(seed, ppn_all_simd((int32_t)PPN_GOLDEN));
+        }
+        ppn_lanes size = ppn_shift_either(ppn_add_simd(ppn_abs_simd(c->x[l]), r), by);
+        c->x[l] = ppn_signed_simd(ppn_min_simd(size, top), c->x[l]);
+    }
     c->e = ppn_where_simd(length, e, ppn_all_simd(PPN_ZERO_EXP));
-    if (seeds)
-        ppn_round_chunk(c, by, seeds, 1);
-    else if (ppn_negative_simd(s))
-        ppn_round_chunk(c, by, NULL, 1);
-    else
-        ppn_round_chunk(c, by, NULL, 0);
 }
 
 /* ---- blocks in memory ------------------------------------------------------------------------------------------ */
