@@ -10,7 +10,7 @@
 #define PPN_SIMD 0
 #endif
 #define PPN_ROWS 5   /* rows of blocks that are worked on at once */
-#define PPN_GROUP 20 /* rows that go through a stage together, so that its matrix is unpacked once for all */
+#define PPN_GROUP 40 /* rows that go through a stage together, so that its matrix is unpacked once for all */
 #if PPN_SIMD
 #include <immintrin.h>
 #include <string.h>
