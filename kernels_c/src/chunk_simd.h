@@ -37,7 +37,7 @@ static inline ppn_lanes ppn_shifted_madd(ppn_lanes x, ppn_lanes y, ppn_shift s) 
 
 /* Exponents with that of the zero block put out of reach. */
 static inline ppn_lanes ppn_reach(ppn_lanes e) {
-    return ppn_where_simd(ppn_sub_simd(e, ppn_all_simd(PPN_ZERO_EXP)), e, ppn_all_simd(PPN_FAR));
+    return ppn_above_simd(e, ppn_all_simd(PPN_ZERO_EXP), e, ppn_all_simd(PPN_FAR));
 }
 
 /* ---- encoding -------------------------------------------------------------------------------------------------- */
@@ -72,8 +72,8 @@ static __attribute__((noinline)) void ppn_encode_chunk(ppn_chunk *c, uint32_t co
     for (int l = 0; l < 16; l++) all[l % 4] = ppn_or_simd(all[l % 4], ppn_abs_simd(c->x[l]));
     all[0] = ppn_or_simd(ppn_or_simd(all[0], all[1]), ppn_or_simd(all[2], all[3]));
     ppn_lanes length = ppn_lengths_simd(all[0]), s = ppn_sub_simd(ppn_add_simd(length, one), bits);
-    s = ppn_where_simd(length, s, zero);
-    ppn_lanes e = ppn_add_simd(c->e, s), there = ppn_where_simd(length, e, zero);
+    s = ppn_above_simd(length, zero, s, zero);
+    ppn_lanes e = ppn_add_simd(c->e, s), there = ppn_above_simd(length, zero, e, zero);
     if (ppn_negative_simd(
             ppn_or_simd(ppn_add_simd(there, ppn_all_simd(126)), ppn_sub_simd(ppn_all_simd(127), there)))) {
         ppn_encode_alone(c, count, bits, seeds, flags);
@@ -92,7 +92,7 @@ static __attribute__((noinline)) void ppn_encode_chunk(ppn_chunk *c, uint32_t co
         ppn_lanes size = ppn_shift_either(ppn_add_simd(ppn_abs_simd(c->x[l]), r), by);
         c->x[l] = ppn_signed_simd(ppn_min_simd(size, top), c->x[l]);
     }
-    c->e = ppn_where_simd(length, e, ppn_all_simd(PPN_ZERO_EXP));
+    c->e = ppn_above_simd(length, zero, e, ppn_all_simd(PPN_ZERO_EXP));
 }
 
 /* ---- blocks in memory ------------------------------------------------------------------------------------------ */

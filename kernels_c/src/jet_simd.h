@@ -124,18 +124,18 @@ static inline void ppn_tanh_chunk(const ppn_chunk *z, int bends, ppn_curves *c) 
     ppn_lanes up = ppn_max_simd(ppn_min_simd(s, ppn_all_simd(25)), zero), fit = ppn_down_by_simd(most, up);
     ppn_shift by = ppn_shift_by(ppn_max_simd(ppn_sub_simd(zero, s), zero));
     for (int l = 0; l < 16; l++) {
-        ppn_lanes size = ppn_abs_simd(ppn_shifted(z->x[l], by)), x = ppn_left_by_simd(ppn_min_simd(size, fit), up);
-        x = ppn_where_simd(ppn_sub_simd(size, fit), most, x);
-        ppn_lanes pairs = ppn_pairs_simd(PPN_TANH_TABLE, ppn_down_simd(x, 15));
-        ppn_lanes low = ppn_asr_simd(ppn_left_simd(pairs, 16), 16), f = ppn_and_simd(x, ppn_all_simd(32767));
-        ppn_lanes rise = ppn_rnd_madd_simd(ppn_sub_simd(ppn_asr_simd(pairs, 16), low), f, 15);
+        ppn_lanes size = ppn_abs_simd(ppn_shifted(z->x[l], by));
+        ppn_lanes x = ppn_above_simd(size, fit, most, ppn_left_by_simd(size, up));
+        ppn_lanes pairs = ppn_pairs_simd(PPN_TANH_TABLE, ppn_down_simd(x, 15)); /* none is negative */
+        ppn_lanes low = ppn_low16(pairs), f = ppn_and_simd(x, ppn_all_simd(32767));
+        ppn_lanes rise = ppn_rnd_madd_simd(ppn_sub_simd(ppn_high16_simd(pairs), low), f, 15);
         ppn_lanes h = ppn_signed_simd(ppn_add_simd(low, rise), z->x[l]), minus = ppn_sub_simd(zero, h);
         ppn_lanes one = ppn_all_simd((1 << 30) + (1 << 15)); /* and half of what is rounded away */
         ppn_lanes p1 = ppn_asr_simd(ppn_madd_onto_simd(one, ppn_low16(h), minus), 16); /* >= 0 */
         c->h.x[l] = h;
         c->p1[l] = p1;
         if (!bends) continue;
-        ppn_lanes p2 = ppn_low16(ppn_rnd_madd_simd(p1, minus, 14)), twice = ppn_left_simd(p1, 1);
+        ppn_lanes p2 = ppn_low16(ppn_rnd_madd_simd(p1, minus, 14)), twice = ppn_add_simd(p1, p1);
         x = ppn_madd_onto_simd(ppn_all_simd(1 << 13), p1, ppn_sub_simd(zero, twice)); /* >= -2^15 */
         c->p2[l] = p2;
         c->p3[l] = ppn_asr_simd(ppn_madd_onto_simd(x, p2, minus), 14);
@@ -329,7 +329,7 @@ static inline void ppn_kept_mantissas(const ppn_return_chunk *o, uint32_t stream
 static inline ppn_lanes ppn_kept_exps(const ppn_return_chunk *o, uint32_t stream, const ppn_chunk *c) {
     const int16_t *at = o->slopes.exps + (stream - 1) * o->slopes.blocks + o->column;
     ppn_lanes e = ppn_get16_first_simd(at, o->count, PPN_FAR), empty = ppn_all_simd(PPN_EMPTY_EXP);
-    e = ppn_where_simd(ppn_sub_simd(e, empty), e, ppn_all_simd(PPN_FAR));
+    e = ppn_above_simd(e, empty, e, ppn_all_simd(PPN_FAR));
     return ppn_add_simd(e, ppn_reach(c->e));
 }
 

@@ -103,9 +103,9 @@ static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
                                 _mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0xEE));
     return _mm512_add_epi32(_mm512_shuffle_i64x2(y[0], y[1], 0x88), _mm512_shuffle_i64x2(y[0], y[1], 0xDD));
 }
-/* x where y > 0, else z */
-static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
-    return _mm512_mask_mov_epi32(z, _mm512_cmpgt_epi32_mask(y, _mm512_setzero_si512()), x);
+/* x where a > b, else y */
+static inline ppn_lanes ppn_above_simd(ppn_lanes a, ppn_lanes b, ppn_lanes x, ppn_lanes y) {
+    return _mm512_mask_mov_epi32(y, _mm512_cmpgt_epi32_mask(a, b), x);
 }
 /* x, or -x where sign is negative; x is 0 where sign is */
 static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
@@ -290,10 +290,9 @@ static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
     ppn_lanes out = {_mm256_set_m128i(sums[1], sums[0]), _mm256_set_m128i(sums[3], sums[2])};
     return out;
 }
-static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
-    __m256i zero = _mm256_setzero_si256();
-    ppn_lanes out = {_mm256_blendv_epi8(z.low, x.low, _mm256_cmpgt_epi32(y.low, zero)),
-                     _mm256_blendv_epi8(z.high, x.high, _mm256_cmpgt_epi32(y.high, zero))};
+static inline ppn_lanes ppn_above_simd(ppn_lanes a, ppn_lanes b, ppn_lanes x, ppn_lanes y) {
+    ppn_lanes out = {_mm256_blendv_epi8(y.low, x.low, _mm256_cmpgt_epi32(a.low, b.low)),
+                     _mm256_blendv_epi8(y.high, x.high, _mm256_cmpgt_epi32(a.high, b.high))};
     return out;
 }
 static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
