@@ -4,8 +4,8 @@ PyTorch runs the dense network in float32, by stacked automatic differentiation 
 the fastest exact derivative there is; and our network with fake quantization (``torch_baselines``): in float32 as a
 person writes it, and in float64 to the bits of the integers (with the solver's own residual and Adam). ``--compile``
 adds the forward Laplacian through ``torch.compile``, which takes a C++ compiler and half a minute. All draw new points
-of the same problem each step, form the loss and step Adam. On a machine with other work, OMP_WAIT_POLICY=PASSIVE keeps
-two threads of PyTorch from spinning.
+of the same problem each step, form the loss and step Adam. With more threads than one, what one takes is measured too.
+On a machine with other work, OMP_WAIT_POLICY=PASSIVE keeps two threads of PyTorch from spinning.
 
     pip install . torch && python benchmarks/training_step.py [--threads 1] [--hidden 256] [--batch 100] [--rounds 9]
 """
@@ -56,8 +56,8 @@ def all_sides(options: argparse.Namespace) -> dict[str, Callable[[], object]]:
     dense = Network(2, hidden=options.hidden, tt=None)
     precision = Precision.parse(options.precision)
 
-    def solver(engine: Engine | None = None) -> Solver:
-        run = {"steps": 10**9, "batch": options.batch, "threads": options.threads}
+    def solver(engine: Engine | None = None, threads: int = options.threads) -> Solver:
+        run = {"steps": 10**9, "batch": options.batch, "threads": threads}
         return Solver(get("poisson2d")(), small, precision=options.precision, engine=engine, **run)
 
     sides = {
@@ -67,6 +67,8 @@ def all_sides(options: argparse.Namespace) -> dict[str, Callable[[], object]]:
         "torch fake-quantized": training(Quantized(small, precision), options.batch),
         "torch fake-quantized, our bits": solver(TorchEngine(Exact(small, precision))).step,
     }
+    if options.threads > 1:
+        sides[f"{OURS}, 1 thread"] = solver(threads=1).step
     if options.compile:
         sides["torch forward Laplacian, compiled"] = training(Taylor(dense), options.batch, compiled=True)
     return sides

@@ -275,12 +275,10 @@ def _span(exponents: NDArray[np.int8]) -> tuple[int, int] | None:
 
 def _rescaled(exponents: NDArray[np.int16], peaks: NDArray[np.uint32], limit: int) -> NDArray[np.int16]:
     """Exponents for the next try (spec 7)."""
-    scaled = [_next_exponent(*pair, limit) for pair in zip(exponents.tolist(), peaks.tolist(), strict=True)]
+    scaled = []
+    for exponent, peak in zip(exponents.tolist(), peaks.tolist(), strict=True):
+        growth = peak.bit_length() - (limit - HEADROOM) if peak else -8
+        if peak > 1 << limit:
+            growth = max(growth, 4)
+        scaled.append(min(max(exponent + growth, -400), 400))
     return np.array(scaled, np.int16)
-
-
-def _next_exponent(exponent: int, peak: int, limit: int) -> int:
-    growth = peak.bit_length() - (limit - HEADROOM) if peak else -8
-    if peak > 1 << limit:
-        growth = max(growth, 4)
-    return min(max(exponent + growth, -400), 400)

@@ -30,20 +30,18 @@ class Adam:
 
     def update(self, master: Floats, gradient: Floats, step: int) -> None:
         """Move ``master`` in place by the gradient of a step, counted from 0."""
-        from .kernels import adam  # listings need no compiled kernels
-
-        constants = self._constants
+        adam, constants = self._kernel
         constants.rate = self._rate * (1 - step / self._steps) / (1 - _BETA1 ** (step + 1))
         constants.root = math.sqrt(1 - _BETA2 ** (step + 1))
         adam(np.ascontiguousarray(gradient), constants, self._mean, self._square, master)
 
     @cached_property
-    def _constants(self) -> Any:
-        """What a step depends on; ``rate`` and ``root`` are of one step."""
-        from .kernels import adam_step
+    def _kernel(self) -> tuple[Any, Any]:
+        """The C that takes a step, and what a step depends on: ``rate`` and ``root`` are of one step."""
+        from .kernels import adam, adam_step  # listings need no compiled kernels
 
         means = {"keep_mean": _BETA1, "take_mean": 1 - _BETA1, "keep_square": _BETA2, "take_square": 1 - _BETA2}
-        return adam_step({**means, "epsilon": _EPSILON})
+        return adam, adam_step({**means, "epsilon": _EPSILON})
 
     def state(self) -> dict[str, Floats]:
         """Running means of the gradient and of its square, copied."""

@@ -39,13 +39,17 @@ class Progress:
 
 
 @dataclass(frozen=True, eq=False)
-class _AtCondition:
-    """Points of one condition in a step, each one's weight in the loss, and the values that u should have there."""
+class _AtConditions:
+    """Points of all conditions in a step, each one's weight in the loss, and the values that u should have there: of
+    each condition its points and their target."""
 
-    name: str
     points: Floats
     weights: Floats
-    target: Target
+    targets: Sequence[tuple[slice, Target]]
+
+    def values(self, held: Floats) -> Floats:
+        """The targets' values where the points are held."""
+        return _joined([target(held[some]) for some, target in self.targets])
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,7 @@ class _Drawn:
     """What a step draws, as the problem gave it."""
 
     inner: Floats
-    conditions: Sequence[_AtCondition]
+    conditions: _AtConditions | None
     directions: Floats
 
 
@@ -167,18 +171,25 @@ class Solver:
             self._weights[self._matrices] = resting
 
     def _loss(self) -> tuple[Progress, list[Pass], list[float]]:
-        """The loss at this step's points, what backward needs, and the gradient by the unknowns."""
+        """The loss at this step's points, what backward needs, and the gradient by the unknowns.
+
+        All kernels run forward before anything is made of what they answer: each time, they leave the caches cold.
+        """
         self.engine.load(self._weights)
         drawn = self._draw()
-        residual, inside, by_unknowns = self._inside(drawn.inner, self.engine.snap_directions(drawn.directions))
-        conditions, at_points = self._at_conditions(drawn.conditions)
-        return self._progress(residual, conditions), [inside, *at_points], by_unknowns
+        x, directions = self.engine.snap(drawn.inner), self.engine.snap_directions(drawn.directions)
+        held = None if drawn.conditions is None else self.engine.snap(drawn.conditions.points)
+        streams = self.engine.forward(x, directions)
+        there = None if held is None else self.engine.forward(held, None)
+        residual, inside, by_unknowns = self._inside(x, directions, streams)
+        if drawn.conditions is None or held is None or there is None:
+            return self._progress(residual, {}), [inside], by_unknowns
+        conditions, at_points = self._at_conditions(drawn.conditions, held, there)
+        return self._progress(residual, conditions), [inside, at_points], by_unknowns
 
-    def _inside(self, inner: Floats, directions: Floats) -> tuple[float, Pass, list[float]]:
+    def _inside(self, x: Floats, directions: Floats, streams: Floats) -> tuple[float, Pass, list[float]]:
         """The residual's mean square at interior points, its cotangents there, and its gradient by the unknowns."""
-        x = self.engine.snap(inner)
-        frame = self._frame(directions)
-        streams, constraint = self.engine.forward(x, directions), self.problem.constraint(x)
+        frame, constraint = self._frame(directions), self.problem.constraint(x)
         u = frame.derivatives(streams, self._parts, constraint)
         if self.problem.unknowns:
             u.unknowns = {name: np.full(len(x), value) for name, value in self.unknowns.items()}
@@ -199,23 +210,17 @@ class Solver:
         found = vars(bar).get("unknowns", {})
         return [float(found[name].sum()) if name in found else 0.0 for name in self.problem.unknowns]
 
-    def _at_conditions(self, drawn: Sequence[_AtCondition]) -> tuple[dict[str, float], list[Pass]]:
-        """The weighted mean square of each condition, and the cotangents of all, in one pass or none."""
-        if not drawn:
-            return {}, []
-        x = self.engine.snap(_joined([one.points for one in drawn]))
-        ends = list(accumulate(len(one.points) for one in drawn))
-        held = [x[end - len(one.points) : end] for one, end in zip(drawn, ends, strict=True)]
-        values = _joined([one.target(points) for one, points in zip(drawn, held, strict=True)])
-        weights = _joined([one.weights for one in drawn])
-        constraint = self.problem.constraint(x)
-        gap = _values(self.engine.forward(x, None), constraint) - values
-        slope = 2 * weights * gap if constraint is None else 2 * weights * gap * constraint.factor.value
+    def _at_conditions(self, drawn: _AtConditions, held: Floats, streams: Floats) -> tuple[dict[str, float], Pass]:
+        """The weighted mean square of each condition, and the cotangents of all."""
+        constraint = self.problem.constraint(held)
+        gap = _values(streams, constraint) - drawn.values(held)
+        slope = 2 * drawn.weights * gap
+        if constraint is not None:
+            slope = slope * constraint.factor.value
         found: dict[str, float] = {}
-        for one, end in zip(drawn, ends, strict=True):
-            at = slice(end - len(one.points), end)
-            found[one.name] = found.get(one.name, 0.0) + float(weights[at] @ gap[at] ** 2)  # names may be shared
-        return found, [Pass(x, None, slope[:, None])]
+        for one, (at, _) in zip(self._conditions, drawn.targets, strict=True):  # names may be shared
+            found[one.name] = found.get(one.name, 0.0) + float(drawn.weights[at] @ gap[at] ** 2)
+        return found, Pass(held, None, slope[:, None])
 
     def _draw(self) -> _Drawn:
         """Interior points, points of conditions and directions of this step."""
@@ -226,12 +231,17 @@ class Solver:
 
     def _draw_of(self, step: int) -> _Drawn:
         rng = np.random.default_rng(np.array([self.seed, _STEPS, step], np.uint32))  # a list would take twice as long
-        inner = self.problem.interior(rng, self.batch)
-        conditions = []
-        for one in self._conditions:
-            points, target = one.draw(rng, self.batch)
-            conditions.append(_AtCondition(one.name, points, np.full(len(points), one.weight / len(points)), target))
+        inner, conditions = self.problem.interior(rng, self.batch), self._draw_conditions(rng)
         return _Drawn(inner, conditions, self.estimator.draw(rng, self.problem.dimensions, self.problem.time))
+
+    def _draw_conditions(self, rng: np.random.Generator) -> _AtConditions | None:
+        if not self._conditions:
+            return None
+        points, targets = zip(*(one.draw(rng, self.batch) for one in self._conditions), strict=True)
+        sizes = [len(some) for some in points]
+        weights = [np.full(size, one.weight / size) for size, one in zip(sizes, self._conditions, strict=True)]
+        parts = [slice(end - size, end) for size, end in zip(sizes, accumulate(sizes), strict=True)]
+        return _AtConditions(_joined(points), _joined(weights), list(zip(parts, targets, strict=True)))
 
     def _progress(self, residual: float, conditions: Mapping[str, float]) -> Progress:
         loss = residual + sum(conditions.values())

@@ -12,6 +12,17 @@
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
+/* A right shift with rounding for each of sixteen blocks. */
+typedef struct {
+    int32_t shift[PPN_CHUNK], half[PPN_CHUNK];
+} ppn_shifts;
+
+static inline void ppn_shifts_by(ppn_shifts *s, ppn_lanes down) {
+    ppn_shift one = ppn_shift_by(down);
+    ppn_put_simd(s->shift, one.by);
+    ppn_put_simd(s->half, one.half);
+}
+
 /* A tile of a product: a row of a stream for each block row, columns of the matrix, what they sum to. Lane or place
  * r * columns + c is that of row r and column c. */
 typedef struct {
@@ -113,23 +124,23 @@ static inline uint32_t ppn_rows_of(const ppn_pass *p) { return (p->end - p->firs
 static inline void ppn_tile_store(const ppn_tile *t, uint32_t rows, uint32_t cols, uint32_t column, uint32_t blocks,
                                   const ppn_sink *sinks, int *flags) {
     ppn_chunk chunk;
-    int32_t e[PPN_CHUNK], bits[PPN_CHUNK] = {0};
-    uint32_t seeds[PPN_CHUNK];
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t c = 0; c < cols; c++) {
-            uint32_t k = r * cols + c;
-            chunk.x[k] = t->sums[r][c];
-            bits[k] = sinks[r].bits;
-            seeds[k] = sinks[r].how.key + (column + c) * 16 * 0x9E3779B9u;
-        }
+    int32_t e[PPN_CHUNK], bits[PPN_CHUNK], seed[PPN_CHUNK];
+    int16_t m[PPN_CHUNK * 16];
+    for (uint32_t k = 0; k < PPN_CHUNK; k++) {
+        const ppn_sink *sink = &sinks[k < rows * cols ? k / cols : 0];
+        chunk.x[k] = k < rows * cols ? t->sums[k / cols][k % cols] : ppn_all_simd(0);
+        bits[k] = sink->bits;
+        seed[k] = (int32_t)(sink->how.key + (column + k % cols) * 16 * PPN_GOLDEN);
+    }
+    ppn_lanes seeds = ppn_get_simd(seed);
     chunk.e = ppn_get_simd(t->e);
-    ppn_encode_chunks(&chunk, 1, rows * cols, ppn_get_simd(bits), sinks[0].how.stochastic ? &seeds : NULL, flags);
+    ppn_turn_simd(chunk.x);
+    ppn_encode_chunk(&chunk, rows * cols, ppn_get_simd(bits), sinks[0].how.stochastic ? &seeds : NULL, flags);
+    ppn_put_turned16_simd(m, chunk.x);
     ppn_put_simd(e, chunk.e);
-    for (uint32_t r = 0; r < rows; r++)
-        for (uint32_t c = 0; c < cols; c++) {
-            uint32_t k = r * cols + c;
-            ppn_store_simd(sinks[r].at, blocks, sinks[r].wide, column + c, chunk.x[k], e[k]);
-        }
+    for (uint32_t r = 0, k = 0; r < rows; r++)
+        for (uint32_t c = 0; c < cols; c++, k++)
+            ppn_store(sinks[r].at, blocks, sinks[r].wide, column + c, m + 16 * k, e[k]);
 }
 
 /* The last stage's sums, as they are but for the bias. */

@@ -10,7 +10,7 @@
 #define PPN_SIMD 0
 #endif
 #define PPN_ROWS 5   /* rows of blocks that are worked on at once */
-#define PPN_GROUP 20 /* rows that go through a stage together, so that its matrix is unpacked once for all */
+#define PPN_GROUP 40 /* rows that go through a stage together, so that its matrix is unpacked once for all */
 #if PPN_SIMD
 #include <immintrin.h>
 #include <string.h>
@@ -53,10 +53,6 @@ static inline ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, i
 }
 /* is any lane negative? */
 static inline int ppn_negative_simd(ppn_lanes x) { return _mm512_movepi32_mask(x) != 0; }
-/* four int16, the same in every row of the block */
-static inline ppn_lanes ppn_get_row_simd(const void *p) {
-    return _mm512_broadcast_i32x4(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
-}
 static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
     _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtepi32_epi16(x));
 }
@@ -64,16 +60,6 @@ static inline void ppn_put16_simd(int16_t *p, ppn_lanes x) {
 static inline void ppn_put_low16_simd(int16_t *p, ppn_lanes x) { ppn_put16_simd(p, x); }
 static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
     _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8(x));
-}
-/* two blocks of int16; four of int8: packing costs half as much as narrowing each for itself */
-static inline void ppn_put16_pair_simd(int16_t *p, ppn_lanes x, ppn_lanes y) {
-    const __m512i order = _mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7);
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi64(order, _mm512_packs_epi32(x, y)));
-}
-static inline void ppn_put8_four_simd(int8_t *p, const ppn_lanes x[4]) {
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512i y = _mm512_packs_epi16(_mm512_packs_epi32(x[0], x[1]), _mm512_packs_epi32(x[2], x[3]));
-    _mm512_storeu_si512(p, _mm512_permutexvar_epi32(order, y));
 }
 static inline uint32_t ppn_fold_simd(ppn_lanes x) {
     __m256i y = _mm256_or_si256(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
@@ -88,24 +74,11 @@ static inline ppn_lanes ppn_get_rows8_simd(const int8_t *p) {
     const __m128i each = _mm_setr_epi8(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
     return _mm512_cvtepi8_epi32(_mm_shuffle_epi8(_mm_cvtsi32_si128(four), each));
 }
-/* Where block i is when sixteen were folded: block 4 i + j is in lane 4 j + i. */
-#define PPN_FOLDED _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
-/* Lane i: the number of bits of all lanes of x[i] >= 0 together. Blocks are folded side by side, halving each. */
-static inline ppn_lanes ppn_lengths_simd(const ppn_lanes x[16]) {
-    __m512i y[8], z[4];
-    for (int i = 0; i < 8; i++)
-        y[i] = _mm512_or_si512(_mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0x44),
-                               _mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0xEE));
-    for (int i = 0; i < 4; i++)
-        z[i] = _mm512_or_si512(_mm512_shuffle_i64x2(y[2 * i], y[2 * i + 1], 0x88),
-                               _mm512_shuffle_i64x2(y[2 * i], y[2 * i + 1], 0xDD));
-    for (int i = 0; i < 2; i++)
-        y[i] = _mm512_or_si512(_mm512_unpacklo_epi32(z[2 * i], z[2 * i + 1]),
-                               _mm512_unpackhi_epi32(z[2 * i], z[2 * i + 1]));
-    y[0] = _mm512_or_si512(_mm512_unpacklo_epi64(y[0], y[1]), _mm512_unpackhi_epi64(y[0], y[1]));
-    return _mm512_sub_epi32(_mm512_set1_epi32(32), _mm512_lzcnt_epi32(_mm512_permutexvar_epi32(PPN_FOLDED, y[0])));
+/* Lane by lane the number of bits of x >= 0. */
+static inline ppn_lanes ppn_lengths_simd(ppn_lanes x) {
+    return _mm512_sub_epi32(_mm512_set1_epi32(32), _mm512_lzcnt_epi32(x));
 }
-/* Lane i: the largest lane of x[i], which takes the same steps. */
+/* Lane i: the largest lane of x[i]. Vectors are folded side by side, halving each. */
 static inline ppn_lanes ppn_largest_simd(const ppn_lanes x[16]) {
     __m512i y[8], z[4];
     for (int i = 0; i < 8; i++)
@@ -118,7 +91,8 @@ static inline ppn_lanes ppn_largest_simd(const ppn_lanes x[16]) {
         y[i] = _mm512_max_epi32(_mm512_unpacklo_epi32(z[2 * i], z[2 * i + 1]),
                                 _mm512_unpackhi_epi32(z[2 * i], z[2 * i + 1]));
     y[0] = _mm512_max_epi32(_mm512_unpacklo_epi64(y[0], y[1]), _mm512_unpackhi_epi64(y[0], y[1]));
-    return _mm512_permutexvar_epi32(PPN_FOLDED, y[0]);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, y[0]); /* vector 4 i + j is in lane 4 j + i */
 }
 /* Lane 4 i + j: the sum of column j of block i, for four blocks of int16. */
 static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
@@ -129,9 +103,9 @@ static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
                                 _mm512_shuffle_i64x2(x[2 * i], x[2 * i + 1], 0xEE));
     return _mm512_add_epi32(_mm512_shuffle_i64x2(y[0], y[1], 0x88), _mm512_shuffle_i64x2(y[0], y[1], 0xDD));
 }
-/* x where y > 0, else z */
-static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
-    return _mm512_mask_mov_epi32(z, _mm512_cmpgt_epi32_mask(y, _mm512_setzero_si512()), x);
+/* x where a > b, else y */
+static inline ppn_lanes ppn_above_simd(ppn_lanes a, ppn_lanes b, ppn_lanes x, ppn_lanes y) {
+    return _mm512_mask_mov_epi32(y, _mm512_cmpgt_epi32_mask(a, b), x);
 }
 /* x, or -x where sign is negative; x is 0 where sign is */
 static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
@@ -149,6 +123,51 @@ static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
 }
 static inline ppn_lanes ppn_iota_simd(void) {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+/* Shifts, each lane's own, to the right by s or to the left by -s, one or the other, without a branch. */
+typedef struct {
+    ppn_lanes turn, keep;
+} ppn_either;
+
+static inline ppn_either ppn_either_by(ppn_lanes s) {
+    const __m512i zero = _mm512_setzero_si512();
+    ppn_either by = {_mm512_sub_epi32(zero, s), _mm512_srlv_epi32(_mm512_set1_epi32(-1), _mm512_max_epi32(s, zero))};
+    return by;
+}
+static inline ppn_lanes ppn_shift_either(ppn_lanes x, ppn_either by) {
+    return _mm512_and_si512(_mm512_rolv_epi32(x, by.turn), by.keep);
+}
+/* low halves of x, then of y */
+static inline ppn_lanes ppn_pair_simd(ppn_lanes x, ppn_lanes y) {
+    return _mm512_mask_blend_epi16(0xAAAAAAAAu, x, _mm512_slli_epi32(y, 16));
+}
+/* bytes of each quarter, by the same 16 indices */
+static inline ppn_lanes ppn_shuffle8_simd(ppn_lanes x, __m128i index) {
+    return _mm512_shuffle_epi8(x, _mm512_broadcast_i32x4(index));
+}
+/* quarters, each |apart| bytes behind the last */
+static inline ppn_lanes ppn_get_quarters_simd(const void *p, size_t apart) {
+    const uint8_t *from = p;
+    __m512i x = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(const void *)from));
+    x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(const void *)(from + apart)), 1);
+    x = _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(const void *)(from + 2 * apart)), 2);
+    return _mm512_inserti32x4(x, _mm_loadu_si128((const __m128i *)(const void *)(from + 3 * apart)), 3);
+}
+static inline void ppn_put_quarters_simd(void *p, size_t apart, ppn_lanes x) {
+    uint8_t *to = p;
+    _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(x));
+    _mm_storeu_si128((__m128i *)(void *)(to + apart), _mm512_extracti32x4_epi32(x, 1));
+    _mm_storeu_si128((__m128i *)(void *)(to + 2 * apart), _mm512_extracti32x4_epi32(x, 2));
+    _mm_storeu_si128((__m128i *)(void *)(to + 3 * apart), _mm512_extracti32x4_epi32(x, 3));
+}
+/* quarter j of x[i] to quarter i of x[j], for the vectors x[0], x[4], x[8], x[12] */
+static inline void ppn_turn_quarters_simd(ppn_lanes *x) {
+    __m512i a = _mm512_shuffle_i32x4(x[0], x[4], 0x44), b = _mm512_shuffle_i32x4(x[0], x[4], 0xEE);
+    __m512i c = _mm512_shuffle_i32x4(x[8], x[12], 0x44), d = _mm512_shuffle_i32x4(x[8], x[12], 0xEE);
+    x[0] = _mm512_shuffle_i32x4(a, c, 0x88);
+    x[4] = _mm512_shuffle_i32x4(a, c, 0xDD);
+    x[8] = _mm512_shuffle_i32x4(b, d, 0x88);
+    x[12] = _mm512_shuffle_i32x4(b, d, 0xDD);
 }
 
 #else
@@ -214,11 +233,6 @@ static inline ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, i
 static inline int ppn_negative_simd(ppn_lanes x) {
     return _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_or_si256(x.low, x.high))) != 0;
 }
-static inline ppn_lanes ppn_get_row_simd(const void *p) {
-    __m256i row = _mm256_broadcastsi128_si256(_mm_cvtepi16_epi32(_mm_loadl_epi64((const __m128i *)p)));
-    ppn_lanes out = {row, row};
-    return out;
-}
 static inline __m256i ppn_narrow_simd(ppn_lanes x) { /* all lanes fit int16 */
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(x.low, x.high), 0xD8);
 }
@@ -232,23 +246,21 @@ static inline void ppn_put8_simd(int8_t *p, ppn_lanes x) {
     __m256i y = ppn_narrow_simd(x);
     _mm_storeu_si128((__m128i *)(void *)p, _mm_packs_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
 }
-static inline void ppn_put16_pair_simd(int16_t *p, ppn_lanes x, ppn_lanes y) {
-    ppn_put16_simd(p, x);
-    ppn_put16_simd(p + 16, y);
-}
-static inline void ppn_put8_four_simd(int8_t *p, const ppn_lanes x[4]) {
-    for (int i = 0; i < 4; i++) ppn_put8_simd(p + 16 * i, x[i]);
-}
 static inline uint32_t ppn_fold_simd(ppn_lanes x) {
     __m256i y = _mm256_or_si256(x.low, x.high);
     __m128i z = _mm_or_si128(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
     z = _mm_or_si128(z, _mm_unpackhi_epi64(z, z));
     return (uint32_t)_mm_cvtsi128_si32(z) | (uint32_t)_mm_extract_epi32(z, 1);
 }
-static inline ppn_lanes ppn_lengths_simd(const ppn_lanes x[16]) {
-    int32_t out[16];
-    for (int i = 0; i < 16; i++) out[i] = 32 - (int)_lzcnt_u32(ppn_fold_simd(x[i]));
-    return ppn_get_simd(out);
+static inline __m256i
+ppn_half_lengths(__m256i x) { /* the exponent of a float; of two set bits side by side one is left */
+    __m256 y = _mm256_cvtepi32_ps(_mm256_andnot_si256(_mm256_srli_epi32(x, 1), x));
+    __m256i e = _mm256_sub_epi32(_mm256_srli_epi32(_mm256_castps_si256(y), 23), _mm256_set1_epi32(126));
+    return _mm256_max_epi32(e, _mm256_setzero_si256());
+}
+static inline ppn_lanes ppn_lengths_simd(ppn_lanes x) {
+    ppn_lanes out = {ppn_half_lengths(x.low), ppn_half_lengths(x.high)};
+    return out;
 }
 static inline ppn_lanes ppn_largest_simd(const ppn_lanes x[16]) {
     int32_t out[16];
@@ -278,10 +290,9 @@ static inline ppn_lanes ppn_columns_simd(const int16_t *m) {
     ppn_lanes out = {_mm256_set_m128i(sums[1], sums[0]), _mm256_set_m128i(sums[3], sums[2])};
     return out;
 }
-static inline ppn_lanes ppn_where_simd(ppn_lanes y, ppn_lanes x, ppn_lanes z) {
-    __m256i zero = _mm256_setzero_si256();
-    ppn_lanes out = {_mm256_blendv_epi8(z.low, x.low, _mm256_cmpgt_epi32(y.low, zero)),
-                     _mm256_blendv_epi8(z.high, x.high, _mm256_cmpgt_epi32(y.high, zero))};
+static inline ppn_lanes ppn_above_simd(ppn_lanes a, ppn_lanes b, ppn_lanes x, ppn_lanes y) {
+    ppn_lanes out = {_mm256_blendv_epi8(y.low, x.low, _mm256_cmpgt_epi32(a.low, b.low)),
+                     _mm256_blendv_epi8(y.high, x.high, _mm256_cmpgt_epi32(a.high, b.high))};
     return out;
 }
 static inline ppn_lanes ppn_signed_simd(ppn_lanes x, ppn_lanes sign) {
@@ -297,6 +308,55 @@ static inline ppn_lanes ppn_iota_simd(void) {
     ppn_lanes out = {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
     return out;
 }
+typedef struct {
+    ppn_lanes up, down;
+} ppn_either;
+
+static inline ppn_either ppn_either_by(ppn_lanes s) {
+    const __m256i zero = _mm256_setzero_si256();
+    ppn_either by = {
+        {_mm256_max_epi32(_mm256_sub_epi32(zero, s.low), zero), _mm256_max_epi32(_mm256_sub_epi32(zero, s.high), zero)},
+        {_mm256_max_epi32(s.low, zero), _mm256_max_epi32(s.high, zero)}};
+    return by;
+}
+static inline ppn_lanes ppn_shift_either(ppn_lanes x, ppn_either by) {
+    ppn_lanes out = {_mm256_srlv_epi32(_mm256_sllv_epi32(x.low, by.up.low), by.down.low),
+                     _mm256_srlv_epi32(_mm256_sllv_epi32(x.high, by.up.high), by.down.high)};
+    return out;
+}
+static inline ppn_lanes ppn_pair_simd(ppn_lanes x, ppn_lanes y) {
+    ppn_lanes out = {_mm256_blend_epi16(x.low, _mm256_slli_epi32(y.low, 16), 0xAA),
+                     _mm256_blend_epi16(x.high, _mm256_slli_epi32(y.high, 16), 0xAA)};
+    return out;
+}
+static inline ppn_lanes ppn_shuffle8_simd(ppn_lanes x, __m128i index) {
+    __m256i both = _mm256_broadcastsi128_si256(index);
+    ppn_lanes out = {_mm256_shuffle_epi8(x.low, both), _mm256_shuffle_epi8(x.high, both)};
+    return out;
+}
+static inline ppn_lanes ppn_get_quarters_simd(const void *p, size_t apart) {
+    const uint8_t *from = p;
+    const __m128i *x = (const void *)from, *y = (const void *)(from + apart);
+    const __m128i *z = (const void *)(from + 2 * apart), *w = (const void *)(from + 3 * apart);
+    ppn_lanes out = {_mm256_loadu2_m128i(y, x), _mm256_loadu2_m128i(w, z)};
+    return out;
+}
+static inline void ppn_put_quarters_simd(void *p, size_t apart, ppn_lanes x) {
+    uint8_t *to = p;
+    _mm256_storeu2_m128i((void *)(to + apart), (void *)to, x.low);
+    _mm256_storeu2_m128i((void *)(to + 3 * apart), (void *)(to + 2 * apart), x.high);
+}
+static inline void ppn_turn_quarters_simd(ppn_lanes *x) {
+    ppn_lanes a = x[0], b = x[4], c = x[8], d = x[12];
+    x[0].low = _mm256_permute2x128_si256(a.low, b.low, 0x20);
+    x[0].high = _mm256_permute2x128_si256(c.low, d.low, 0x20);
+    x[4].low = _mm256_permute2x128_si256(a.low, b.low, 0x31);
+    x[4].high = _mm256_permute2x128_si256(c.low, d.low, 0x31);
+    x[8].low = _mm256_permute2x128_si256(a.high, b.high, 0x20);
+    x[8].high = _mm256_permute2x128_si256(c.high, d.high, 0x20);
+    x[12].low = _mm256_permute2x128_si256(a.high, b.high, 0x31);
+    x[12].high = _mm256_permute2x128_si256(c.high, d.high, 0x31);
+}
 
 #endif
 
@@ -307,8 +367,14 @@ PPN_LANES_BINARY(min, min_epi32)
 PPN_LANES_BINARY(max, max_epi32)
 PPN_LANES_BINARY(madd, madd_epi16)
 PPN_LANES_BINARY(left_by, sllv_epi32)
-PPN_LANES_BINARY(down_by, srlv_epi32) /* logical */
-PPN_LANES_BINARY(asr_by, srav_epi32)  /* arithmetic */
+PPN_LANES_BINARY(down_by, srlv_epi32)  /* logical */
+PPN_LANES_BINARY(asr_by, srav_epi32)   /* arithmetic */
+PPN_LANES_BINARY(packs32, packs_epi32) /* this and those below: in each quarter, four lanes */
+PPN_LANES_BINARY(packs16, packs_epi16)
+PPN_LANES_BINARY(low32, unpacklo_epi32)
+PPN_LANES_BINARY(high32, unpackhi_epi32)
+PPN_LANES_BINARY(low64, unpacklo_epi64)
+PPN_LANES_BINARY(high64, unpackhi_epi64)
 PPN_LANES_SHIFT(left, sll_epi32)
 PPN_LANES_SHIFT(down, srl_epi32) /* logical */
 PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
@@ -339,6 +405,49 @@ static inline ppn_lanes ppn_mix_simd(ppn_lanes x) {
     return ppn_xor_simd(x, ppn_high16_simd(x));
 }
 
+/* ---- turning sixteen blocks, so that each has a lane, and back ------------------------------------------------- */
+
+/* Lane j of x[i] to lane i of x[j], in each quarter. */
+static inline void ppn_turn_four_simd(ppn_lanes *x) {
+    ppn_lanes a = ppn_low32_simd(x[0], x[1]), b = ppn_high32_simd(x[0], x[1]);
+    ppn_lanes c = ppn_low32_simd(x[2], x[3]), d = ppn_high32_simd(x[2], x[3]);
+    x[0] = ppn_low64_simd(a, c);
+    x[1] = ppn_high64_simd(a, c);
+    x[2] = ppn_low64_simd(b, d);
+    x[3] = ppn_high64_simd(b, d);
+}
+/* Lane j of x[i] to lane i of x[j], for sixteen. */
+static inline void ppn_turn_simd(ppn_lanes x[16]) {
+    for (int k = 0; k < 16; k += 4) ppn_turn_four_simd(x + k);
+    for (int k = 0; k < 4; k++) ppn_turn_quarters_simd(x + k);
+}
+/* Sixteen blocks of int16, their elements 2 k and 2 k + 1 as the halves of x[k]. */
+static inline void ppn_get_turned16_simd(const int16_t *m, ppn_lanes x[8]) {
+    for (int k = 0; k < 4; k++)
+        for (int side = 0; side < 2; side++) x[4 * side + k] = ppn_get_quarters_simd(m + 16 * k + 8 * side, 128);
+    ppn_turn_four_simd(x);
+    ppn_turn_four_simd(x + 4);
+}
+/* Sixteen blocks, element k in x[k], as int16; as int8. */
+static inline void ppn_put_turned16_simd(int16_t *m, const ppn_lanes x[16]) {
+    ppn_lanes y[8];
+    for (int k = 0; k < 8; k++) y[k] = ppn_pair_simd(x[2 * k], x[2 * k + 1]);
+    ppn_turn_four_simd(y);
+    ppn_turn_four_simd(y + 4);
+    for (int k = 0; k < 4; k++)
+        for (int side = 0; side < 2; side++) ppn_put_quarters_simd(m + 16 * k + 8 * side, 128, y[4 * side + k]);
+}
+static inline void ppn_put_turned8_simd(int8_t *m, const ppn_lanes x[16]) {
+    const __m128i turned = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    ppn_lanes y[4];
+    for (int k = 0; k < 4; k++, x += 4) {
+        y[k] = ppn_packs16_simd(ppn_packs32_simd(x[0], x[1]), ppn_packs32_simd(x[2], x[3]));
+        y[k] = ppn_shuffle8_simd(y[k], turned);
+    }
+    ppn_turn_four_simd(y);
+    for (int k = 0; k < 4; k++) ppn_put_quarters_simd(m + 16 * k, 64, y[k]);
+}
+
 /* ---- products of 4x4 blocks ------------------------------------------------------------------------------------ */
 
 /* A run of blocks as an operand of products. The inner index k runs along a block's rows as stored, or, if |turned|,
@@ -367,6 +476,16 @@ static inline __m256i ppn_load_simd(const ppn_operand *o, ptrdiff_t block) {
     if (o->wide) return _mm256_loadu_si256((const __m256i *)(const void *)((const int16_t *)o->mantissas + 16 * block));
     const int8_t *from = (const int8_t *)o->mantissas + 16 * block;
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)from));
+}
+
+/* The block with k running along its rows. */
+static inline __m256i ppn_rows_simd(const ppn_operand *o, ptrdiff_t block) {
+    __m256i m = ppn_load_simd(o, block);
+    if (!o->turned) return m;
+    /* interleave rows 0, 1 and 2, 3 within 128-bit halves, then gather the dwords of each column */
+    const __m256i pairs = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9, 2, 3, 10,
+                                           11, 4, 5, 12, 13, 6, 7, 14, 15);
+    return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(m, pairs), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 
 #if PPN_SIMD >= 3
@@ -428,15 +547,6 @@ static inline ppn_lanes ppn_dot_wide_simd(ppn_left a, ppn_right b, int s) {
 
 #else
 
-/* The block with k running along its rows. */
-static inline __m256i ppn_rows_simd(const ppn_operand *o, ptrdiff_t block) {
-    __m256i m = ppn_load_simd(o, block);
-    if (!o->turned) return m;
-    /* interleave rows 0, 1 and 2, 3 within 128-bit halves, then gather the dwords of each column */
-    const __m256i pairs = _mm256_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15, 0, 1, 8, 9, 2, 3, 10,
-                                           11, 4, 5, 12, 13, 6, 7, 14, 15);
-    return _mm256_permutevar8x32_epi32(_mm256_shuffle_epi8(m, pairs), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-}
 static inline ppn_left ppn_spread_simd(const ppn_operand *o, ptrdiff_t block) {
     __m256i a = ppn_rows_simd(o, block);
     ppn_left out = {{_mm256_permutevar8x32_epi32(a, _mm256_setr_epi32(0, 0, 0, 0, 2, 2, 2, 2)),

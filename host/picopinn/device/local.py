@@ -16,7 +16,7 @@ from .base import Gradients, Rows, Scaling, Values, pairs
 Bytes = NDArray[np.uint8]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class _Batch:
     """Microbatches as the kernels see them, which point to the other fields.
 

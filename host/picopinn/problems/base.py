@@ -75,8 +75,8 @@ class Problem:
         """n points (n, D) where the boundary values are trained; here uniform on the faces of the unit box, but for the
         end of time."""
         x = rng.random((n, self.dimensions))
-        axis, end = np.divmod(rng.integers(2 * self.dimensions - self.time, size=n), 2)
-        x[np.arange(n), axis] = end
+        faces = rng.integers(2 * self.dimensions - self.time, size=n)
+        x[np.arange(n), faces >> 1] = faces & 1
         return x
 
     def residual(self, x: Floats, u: Field) -> NDArray[Any]:

@@ -33,7 +33,7 @@ def linearize(problem: Problem, x: Floats, u: Field) -> tuple[Floats, Field]:
     together = max(1, _TOGETHER // (len(components) * len(x)))
     parts = (components[first : first + together] for first in range(0, len(components), together))
     results = [_stepped(problem, x, u, some) for some in parts]
-    steps = np.concatenate([result.imag for result in results]) / _STEP
+    steps = (results[0] if len(results) == 1 else np.concatenate(results)).imag / _STEP
     return np.array(results[-1][0].real), _assembled(components, steps)
 
 
