@@ -21,6 +21,7 @@ from picopinn.errors import PicopinnError
 ROOT = Path(__file__).parent
 KERNELS = ROOT / "kernels_c"
 PYTHON = f'"{sys.executable}"'
+BENCHES = ("step_profile", "board_step", "products --threads 1 --rounds 5")
 LEFTOVERS = ("build", "dist", "host/picopinn.egg-info", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
 
@@ -135,11 +136,15 @@ def fuzz(c: Context, frames: int = 10_000_000) -> None:
     _run(c, f"{PYTHON} -m pytest -q tests/test_fuzz.py")
 
 
-@task
-def bench(c: Context) -> None:
-    """Run the benchmarks, one after the other."""
-    for path in sorted((ROOT / "benchmarks").glob("*.py")):
-        _run(c, f'{PYTHON} "{path.relative_to(ROOT)}"')
+@task(help={"name": "such a file of benchmarks/, or all of them (half an hour; some need PyTorch)"})
+def bench(c: Context, name: str = "") -> None:
+    """Print where a training step's time goes, what it costs a board, and our products beside others: two minutes."""
+    every = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "def main" in path.read_text())
+    if name not in ("", "all", *every):
+        raise Exit(f"no benchmark {name!r}: choose {', '.join(every)} or all")
+    for command in {"": BENCHES, "all": every}.get(name, [name]):
+        script, *options = command.split()
+        _run(c, f"{PYTHON} benchmarks/{script}.py {' '.join(options)}")
 
 
 @task
