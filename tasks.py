@@ -114,10 +114,11 @@ def lint(c: Context) -> None:
 @task(lint)
 def test(c: Context) -> None:
     """Check everything: lint, then the tests on all cores. CI also trains a small table of results, and prints what a
-    training step and the native modules cost a board."""
+    training step and the native modules cost a board, and where its cycles go."""
     if os.environ.get("CI") == "true":
         _run(c, f"{PYTHON} -m picopinn.cli reproduce --quick --jobs {os.cpu_count()}")
         _run(c, f"{PYTHON} benchmarks/board_step.py")
+        _run(c, f"{PYTHON} benchmarks/step_profile.py --body board")
         sizes(c)
     _run(c, f"{PYTHON} -m pytest -q -n auto")
 
