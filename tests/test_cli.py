@@ -137,7 +137,7 @@ def test_a_terminal_gets_a_live_table() -> None:
     console = Console(file=screen, force_terminal=True, width=80, height=30)
     with train.reporting(console, steps=4, first=0, quiet=False) as show:
         for step in range(1, 5):
-            show(Row(step, 0.5 / step, 0.4, 0.1, 0.25 if step % 2 == 0 else None, 0.1))
+            show(Row(step, 0.5 / step, 0.4, {}, {}, 0.25 if step % 2 == 0 else None, 0.1))
     text = screen.getvalue()
     for heading in ("step", "loss", "relative L2", "steps/s", "time left"):
         assert heading in text

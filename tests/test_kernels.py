@@ -118,6 +118,17 @@ def test_a_packed_side_serves_many_products(variant: str, threads: int) -> None:
         kernels.matmul(a, packed, out=out)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("apart", range(26, 34))
+def test_a_sum_of_two_to_the_thirty_is_rounded_by_the_formula(sign: int, apart: int) -> None:
+    """4 x 2^14 x 2^14 in products of 64 bits, far below another term: half of 2^31 rounds up (spec 3)."""
+    some = np.full((4, 4), 1 << 14, np.int16)
+    exponents = np.array([0, -apart], np.int8)
+    a = SMX(np.stack([some, some])[None], exponents[None], (4, 8), 16)
+    b = SMX(np.stack([some, sign * some])[:, None], np.zeros((2, 1), np.int8), (8, 4), 16)
+    assert_product_is_the_oracles(a, b)
+
+
 @pytest.mark.parametrize("bits", [(4, 16), (8, 8), (16, 16)])
 def test_one_sign_everywhere(bits: tuple[int, int]) -> None:
     """No cancellation: every term of every sum is the largest one."""

@@ -1,4 +1,4 @@
-"""Networks: how a first layer starts."""
+"""Networks: how a first layer starts, and how wide bonds are."""
 
 from __future__ import annotations
 
@@ -25,3 +25,13 @@ def test_omega_sets_the_first_layer_and_nothing_else() -> None:
 def test_a_size_that_cannot_be_is_refused(omega: float) -> None:
     with pytest.raises(UsageError, match="omega must be a positive number"):
         Network(2, omega=omega)
+
+
+def test_bonds_are_no_wider_than_what_lies_behind_them() -> None:
+    network = Network(2, hidden=64, tt=(4, 4, 4), rank=10)
+    assert network.half_chain.ranks == (10, 10, 4, 1)
+    assert Network(2).half_chain.ranks == (8, 8, 1)
+    assert network.parameters == Network(2, hidden=64, tt=(4, 4, 4), rank=10, contraction="sequential").parameters
+    cores = [t for t in network.initial(np.random.default_rng(0)) if t.ndim == 3][:6]
+    halves = [np.einsum("aib,bjc,ckd->aijkd", *half).reshape(10, 64) for half in (cores[:3], cores[3:])]
+    assert (halves[1].T @ halves[0]).std() == pytest.approx(1 / 8, rel=0.2)  # as Glorot has a 64 x 64 matrix

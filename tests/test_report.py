@@ -146,12 +146,6 @@ def test_floats_have_no_ranges(tmp_path: Path) -> None:
     assert data_of(written(run))["runs"][0]["ranges"] is None
 
 
-def test_a_run_of_a_version_without_ranges_is_told(tmp_path: Path) -> None:
-    run = trained(tmp_path / "run")
-    (run.path / "ranges.csv").unlink()
-    assert data_of(written(run))["runs"][0]["ranges"] is None
-
-
 def test_ranges_are_read_as_they_were_written(tmp_path: Path) -> None:
     run = trained(tmp_path / "run")
     last = run.ranges()[12]
@@ -211,17 +205,25 @@ def test_curves_are_those_of_the_metrics(tmp_path: Path) -> None:
     run = trained(tmp_path / "run")
     (told,) = data_of(written(run))["runs"]
     rows = run.rows()
-    assert told["loss"]["step"] == [row.step for row in rows]
+    assert told["step"] == [row.step for row in rows]
     assert told["loss"]["residual"] == pytest.approx([row.residual for row in rows], rel=1e-4)
     assert told["error"]["relative_l2"] == pytest.approx([row.relative_l2 for row in rows], rel=1e-4)
     assert told["ranges"]["step"] == told["error"]["step"]
 
 
+def test_unknowns_are_told_step_by_step(tmp_path: Path) -> None:
+    run = trained(tmp_path / "run", small("wave"))
+    (told,) = data_of(written(run))["runs"]
+    assert told["true"] == {"stiffness": 1.0}
+    assert told["unknowns"]["stiffness"][0] == 0.5  # before the first step
+    assert len(set(told["unknowns"]["stiffness"])) == len(told["step"]) == 12
+
+
 def test_long_runs_are_thinned_but_keep_their_ends() -> None:
-    rows = [Row(step, 1.0, 0.5, 0.5, 0.1 if step % 1000 == 0 else None, 0.1) for step in range(1, 100_001)]
+    rows = [Row(step, 1.0, 0.5, {}, {}, 0.1 if step % 1000 == 0 else None, 0.1) for step in range(1, 100_001)]
     told = collect.curves(rows, 2000)
-    assert len(told["loss"]["step"]) <= 2001
-    assert (told["loss"]["step"][0], told["loss"]["step"][-1]) == (1, 100_000)
+    assert len(told["step"]) <= 2001
+    assert (told["step"][0], told["step"][-1]) == (1, 100_000)
     assert told["error"]["step"] == list(range(1000, 100_001, 1000))
 
 
@@ -408,6 +410,14 @@ def test_a_line_is_drawn_as_one(tmp_path: Path, browser: Browser) -> None:
     assert browser.trouble == []
 
 
+def test_unknowns_are_drawn_beside_their_truth(tmp_path: Path, browser: Browser) -> None:
+    browser.look(*PHONE)
+    browser.open(saved(tmp_path, trained(tmp_path / "run", small("wave"))))
+    assert browser.run("views['Unknowns'].svg.querySelectorAll('path.line').length") == 1
+    assert browser.run("views['Unknowns'].svg.querySelectorAll('g > line.line').length") == 1
+    assert browser.trouble == []
+
+
 def test_runs_are_compared(tmp_path: Path, browser: Browser) -> None:
     runs = [trained(tmp_path / "a"), trained(tmp_path / "b", small("poisson2d", precision="float32"))]
     browser.look(*PHONE)
@@ -440,7 +450,7 @@ def test_a_run_is_watched_to_its_end(tmp_path: Path, browser: Browser) -> None:
         def show(row: Row) -> None:
             watch.show(row)
             if row.step == 6:
-                step = "views.Loss.series[0].x.at(-1)"
+                step = "views.Loss.series[0]?.x.at(-1)"
                 browser.run(f"new Promise((ok) => setInterval(() => {step} === 6 && ok(), 20))")
 
         train.train(run, solver, show)

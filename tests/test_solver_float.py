@@ -51,8 +51,20 @@ def test_a_pde_of_ones_own_takes_a_few_lines() -> None:
 def test_the_loss_is_the_sum_of_its_parts() -> None:
     progress = solver().step()
     assert progress.step == 1
-    assert progress.loss == progress.residual + progress.boundary
-    assert progress.residual > 0 < progress.boundary
+    assert progress.loss == progress.residual + progress.conditions["boundary"]
+    assert progress.residual > 0 < progress.conditions["boundary"]
+
+
+def test_every_condition_has_its_part_of_the_loss() -> None:
+    one = Solver(Everything(), Network(3, hidden=32, layers=2, tt=(4, 8), rank=4), precision="float32")
+    sensors, progress = one.problem.conditions()[1], one.step()
+    assert list(progress.conditions) == ["boundary", "sensors"]
+    assert progress.loss == pytest.approx(progress.residual + sum(progress.conditions.values()))
+    assert progress.unknowns == {"speed": 1.5}
+    again = Solver(Everything(), one.network, precision="float32")
+    at = again._draw().conditions[1].points
+    gap = again.predict(at) - at.sum(axis=1)  # sensors read the sum of their coordinates
+    assert progress.conditions["sensors"] == pytest.approx(sensors.weight * np.mean(gap**2), rel=1e-4)
 
 
 def test_the_passes_give_the_gradient_of_the_loss() -> None:
@@ -137,7 +149,7 @@ def test_a_problem_may_have_no_condition_at_all() -> None:
 
     one = Solver(Free(), Network(3, hidden=32, layers=2, tt=(4, 8), rank=4), precision="float32")
     progress = one.step()
-    assert progress.boundary == 0 < progress.residual
+    assert progress.loss == progress.residual > 0
 
 
 def test_adam_follows_its_paper_with_a_rate_that_decays_to_zero() -> None:

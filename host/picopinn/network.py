@@ -194,7 +194,7 @@ class Network:
         inputs, outputs: columns of x and u.
         hidden, layers: width and number of hidden layers.
         tt: modes whose product is ``hidden``, e.g. (16, 16); None for dense layers.
-        rank: every TT rank of the hidden layers.
+        rank: TT rank of the hidden layers; a bond with fewer columns behind it is that much narrower.
         activation: ``tanh`` or ``sine``.
         contraction: ``prs`` contracts cores to two factors first; ``sequential`` applies core after core.
         omega: waves per 2 pi that the first layer starts with: the length of its rows, root mean square, and the
@@ -247,6 +247,13 @@ class Network:
         return (self.inputs, *[self.hidden] * self.layers, self.outputs)
 
     @cached_property
+    def half_chain(self) -> Chain:
+        """Either half of a hidden layer's TT matrix."""
+        assert self.tt is not None
+        behind = [math.prod(self.tt[k:]) for k in range(1, len(self.tt) + 1)]  # a matrix has no larger rank
+        return Chain(self.tt, (self.rank, *(min(self.rank, columns) for columns in behind)))
+
+    @cached_property
     def parameters(self) -> int:
         return sum(t.size for t in self.program(Precision(), "jet").tensors)
 
@@ -277,7 +284,7 @@ class Network:
             return rng.normal(0.0, math.sqrt(2.0 / sum(tensor.shape)), tensor.shape)
         assert self.tt is not None
         cores = 2 * len(self.tt)
-        paths = self.rank ** (cores - 1)  # products summed into one entry of W
+        paths = self.rank * math.prod(self.half_chain.ranks[1:]) ** 2  # products summed into one entry of W
         return rng.normal(0.0, (1.0 / (self.hidden * paths)) ** (0.5 / cores), tensor.shape)
 
 
@@ -294,7 +301,7 @@ class _Builder:
         sizes = self.network.sizes
         for layer, (cols, rows) in enumerate(pairwise(sizes)):
             if self.network.tt is not None and 0 < layer < len(sizes) - 2:
-                self._tt(layer, self.network.tt)
+                self._tt(layer, self.network.half_chain)
             else:
                 self._matrix(f"layer{layer}.weight", (rows, cols), Stage(rows, cols))
             self._tensor(f"layer{layer}.bias", (rows,), 1, rows, CORE_BITS, bias=True)
@@ -307,14 +314,12 @@ class _Builder:
             self.mode,
         )
 
-    def _tt(self, layer: int, modes: tuple[int, ...]) -> None:
-        rank = self.network.rank
-        chain = Chain(modes, (*[rank] * len(modes), 1))
+    def _tt(self, layer: int, chain: Chain) -> None:
         if self.network.contraction == "prs":
             self._factor(f"layer{layer}.in", chain, expand=False)
             self._factor(f"layer{layer}.out", chain, expand=True)
             return
-        order = range(len(modes))
+        order = range(len(chain.modes))
         for k in reversed(order):
             self._core(f"layer{layer}.in.core{k}", chain, k, expand=False)
         for k in order:

@@ -36,10 +36,15 @@ ABSENT = -(1 << 20)  # below every exponent: a term that does not count
 
 
 def rnd_up(x: Ints, shift: ArrayLike) -> Ints:
-    """x / 2^shift to nearest, ties up; x itself for shift <= 0 (spec 1). Needs |x| < 2^39."""
+    """x / 2^shift to nearest, ties up; x itself for shift <= 0; for |x| <= 2^30, 0 from shift 31 on (spec 1)."""
+    return np.where((np.asarray(shift) == 31) & (x == BOUND), 0, rnd_up_wide(x, shift))
+
+
+def rnd_up_wide(x: Ints, shift: ArrayLike) -> Ints:
+    """The same of products of 64 bits, by the formula for every shift (spec 3). Needs |x| < 2^39."""
     s = np.clip(np.asarray(shift, dtype=np.int64), 0, 40)  # 40 and more: 0 for every x in range
-    rounded = (x + ((1 << s) >> 1)) >> s
-    return np.where((s == 31) & (x == BOUND), 0, rounded)
+    rounded: Ints = (x + ((1 << s) >> 1)) >> s
+    return rounded
 
 
 def rnd_away(x: Ints, shift: ArrayLike) -> Ints:
@@ -177,7 +182,7 @@ def row_product(a: Scaled, b: Scaled, shift: ArrayLike) -> Scaled:
     total = np.zeros((*top.shape, LANES), dtype=np.int64)
     for k in range(b.e.shape[0]):
         term = (left[..., k, :, :, :] @ right[k]).reshape(total.shape)
-        aligned = rnd_up(term, (top - exponent[..., k, :] + shift)[..., None])
+        aligned = rnd_up_wide(term, (top - exponent[..., k, :] + shift)[..., None])  # narrow ones are < 2^30
         total += np.where(pair[..., k, :, None], aligned, 0)
     return Scaled(total, np.where(top == ABSENT, EMPTY, top + shift))
 

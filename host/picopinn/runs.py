@@ -3,7 +3,7 @@
 =====================  ==========================================================================================
 ``config.toml``        the :class:`Settings`
 ``environment.json``   the machine and the versions that the run began on
-``metrics.csv``        one line a step, complete up to the checkpoint
+``metrics.csv``        one line a step, complete up to the checkpoint: the loss and its terms, unknowns, the error
 ``ranges.csv``         a line a tensor and evaluation: how its numbers lie in their widths; empty for ``float32``
 ``checkpoint.npz``     the settings and the solver's state (arrays only, no pickles)
 ``result.json``        written at the end, as is ``solution.png``
@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import io
 import json
@@ -35,11 +36,12 @@ from .settings import Settings
 State = dict[str, NDArray[Any]]
 Ranges = dict[int, list[Range]]  # by step
 
-FORMAT = 1  # of checkpoint.npz
+FORMAT = 2  # of checkpoint.npz and metrics.csv
 RUNS = Path("runs")  # where runs without a name go
 _CONFIG, _ENVIRONMENT, _METRICS, _CHECKPOINT = "config.toml", "environment.json", "metrics.csv", "checkpoint.npz"
 _RANGES, _RESULT, _PICTURE = "ranges.csv", "result.json", "solution.png"
-_HEADER = "step,loss,residual,boundary,relative_l2,seconds\n"
+_FIRST, _LAST = ("step", "loss", "residual"), ("relative_l2", "seconds")  # columns of metrics.csv
+_UNKNOWN = "unknown "  # begins the columns of unknowns; those of conditions have their names
 _RANGES_HEADER = (
     "step,tensor,weights_low,weights_high,gradients_low,gradients_high,accumulator,saturations\n"  # exponents of two
 )
@@ -52,27 +54,38 @@ class RunExistsError(UsageError):
 
 @dataclass(frozen=True)
 class Row:
-    """A line of ``metrics.csv``; ``relative_l2`` is None at steps without an evaluation."""
+    """A line of ``metrics.csv``: what :class:`picopinn.solver.Progress` has, the relative L2 error (None if it was not
+    measured at that step), and the seconds of training so far."""
 
     step: int
     loss: float
     residual: float
-    boundary: float
+    conditions: Mapping[str, float]
+    unknowns: Mapping[str, float]
     relative_l2: float | None
     seconds: float
 
-    def line(self) -> str:
+    def header(self) -> list[str]:
+        """Names of the cells."""
+        return [*_FIRST, *self.conditions, *(_UNKNOWN + name for name in self.unknowns), *_LAST]
+
+    def cells(self) -> list[Any]:
         """The row as it is written; floats keep every bit."""
-        error = "" if self.relative_l2 is None else repr(self.relative_l2)
-        return f"{self.step},{self.loss!r},{self.residual!r},{self.boundary!r},{error},{self.seconds:.3f}\n"
+        middle = (*self.conditions.values(), *self.unknowns.values())
+        return [self.step, self.loss, self.residual, *middle, self.relative_l2, round(self.seconds, 3)]
 
     @classmethod
-    def parse(cls, line: str) -> Row:
-        """Inverse of :meth:`line`; ValueError if it is none."""
-        step, loss, residual, boundary, error, seconds = line.split(",")
-        return cls(
-            int(step), float(loss), float(residual), float(boundary), float(error) if error else None, float(seconds)
-        )
+    def parse(cls, header: Sequence[str], cells: Sequence[str]) -> Row:
+        """Inverse of :meth:`cells`; ValueError if it is none."""
+        step, loss, residual, *middle, error, seconds = cells
+        conditions, unknowns = {}, {}
+        for name, value in zip(header[len(_FIRST) : -len(_LAST)], middle, strict=True):
+            if name.startswith(_UNKNOWN):
+                unknowns[name.removeprefix(_UNKNOWN)] = float(value)
+            else:
+                conditions[name] = float(value)
+        numbers = int(step), float(loss), float(residual)
+        return cls(*numbers, conditions, unknowns, float(error) if error else None, float(seconds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +102,7 @@ class Checkpoint:
     settings: Settings
     state: State
     seconds: float = 0.0
-    metrics_bytes: int = len(_HEADER)
+    metrics_bytes: int = 0
 
     @property
     def step(self) -> int:
@@ -172,7 +185,7 @@ class Run:
             try:
                 write_atomic(draft / _CONFIG, checkpoint.settings.to_toml().encode())
                 write_atomic(draft / _ENVIRONMENT, _json(environment()))
-                write_atomic(draft / _METRICS, _HEADER.encode())
+                write_atomic(draft / _METRICS, b"")
                 write_atomic(draft / _RANGES, _RANGES_HEADER.encode())
                 write_atomic(draft / _CHECKPOINT, checkpoint.to_bytes())
                 _claim(draft, path)
@@ -209,7 +222,7 @@ class Run:
         with self._writing(path), open(path, "r+b") as file:
             file.truncate(self.checkpoint.metrics_bytes)
             file.seek(0, os.SEEK_END)
-            file.write("".join(row.line() for row in rows).encode())
+            file.write(_lines(rows, headed=file.tell() > 0).encode())
             _sync(file)
             length = file.tell()
         checkpoint = Checkpoint(self.settings, state, seconds, length)
@@ -220,15 +233,14 @@ class Run:
         """The metrics up to the checkpoint."""
         lines = self._read(_METRICS)[: self.checkpoint.metrics_bytes].decode(errors="replace").splitlines()
         try:
-            return [Row.parse(line) for line in lines[1:]]
-        except ValueError as error:
+            header, *rows = csv.reader(lines) if lines else [[]]
+            return [Row.parse(header, cells) for cells in rows]
+        except (ValueError, csv.Error) as error:
             raise _damaged(self.path / _METRICS, error) from error
 
     def ranges(self) -> Ranges:
-        """How numbers lay in their widths, up to the checkpoint; none if the run is of a version that kept none."""
+        """How numbers lay in their widths, up to the checkpoint."""
         path, found = self.path / _RANGES, Ranges()
-        if not path.exists():
-            return found
         try:
             for line in _read(path).decode(errors="replace").splitlines()[1:]:
                 step, one = _parse_range(line)
@@ -274,6 +286,16 @@ class Run:
         then = f"{saved}; make room, then picopinn train --resume {self.path}"
         with _explained(path, then):
             yield
+
+
+def _lines(rows: Sequence[Row], headed: bool) -> str:
+    """Lines of ``metrics.csv``, the first ones after their header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if rows and not headed:
+        writer.writerow(rows[0].header())
+    writer.writerows(row.cells() for row in rows)
+    return text.getvalue()
 
 
 def _range_line(step: int, one: Range) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -28,19 +28,21 @@ _PREDICT = 1024  # points a forward; a multiple of 4, so that blocks do not depe
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step found: ``loss`` = ``residual`` + ``boundary``, before the weights of ``step`` (from 1) were moved;
-    ``boundary`` is the sum of all soft conditions."""
+    """What a step found before the weights of ``step`` (from 1) were moved: ``loss`` is the sum of ``residual`` and all
+    ``conditions``, these by name, as are the problem's ``unknowns``."""
 
     step: int
     loss: float
     residual: float
-    boundary: float
+    conditions: Mapping[str, float]
+    unknowns: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class _AtCondition:
     """Points of one condition in a step, each one's weight in the loss, and the values that u should have there."""
 
+    name: str
     points: Floats
     weights: Floats
     target: Target
@@ -197,10 +199,10 @@ class Solver:
         found = vars(bar).get("unknowns", {})
         return [float(found[name].sum()) if name in found else 0.0 for name in self.problem.unknowns]
 
-    def _at_conditions(self, drawn: Sequence[_AtCondition]) -> tuple[float, list[Pass]]:
-        """The weighted mean squares of all conditions, and their cotangents, in one pass or none."""
+    def _at_conditions(self, drawn: Sequence[_AtCondition]) -> tuple[dict[str, float], list[Pass]]:
+        """The weighted mean square of each condition, and the cotangents of all, in one pass or none."""
         if not drawn:
-            return 0.0, []
+            return {}, []
         x = self.engine.snap(_joined([one.points for one in drawn]))
         ends = list(accumulate(len(one.points) for one in drawn))
         held = [x[end - len(one.points) : end] for one, end in zip(drawn, ends, strict=True)]
@@ -209,7 +211,11 @@ class Solver:
         constraint = self.problem.constraint(x)
         gap = _values(self.engine.forward(x, None), constraint) - values
         slope = 2 * weights * gap if constraint is None else 2 * weights * gap * constraint.factor.value
-        return float(weights @ gap**2), [Pass(x, None, slope[:, None])]
+        found: dict[str, float] = {}
+        for one, end in zip(drawn, ends, strict=True):
+            at = slice(end - len(one.points), end)
+            found[one.name] = found.get(one.name, 0.0) + float(weights[at] @ gap[at] ** 2)  # names may be shared
+        return found, [Pass(x, None, slope[:, None])]
 
     def _draw(self) -> _Drawn:
         """Interior points, points of conditions and directions of this step."""
@@ -224,11 +230,12 @@ class Solver:
         conditions = []
         for one in self._conditions:
             points, target = one.draw(rng, self.batch)
-            conditions.append(_AtCondition(points, np.full(len(points), one.weight / len(points)), target))
+            conditions.append(_AtCondition(one.name, points, np.full(len(points), one.weight / len(points)), target))
         return _Drawn(inner, conditions, self.estimator.draw(rng, self.problem.dimensions, self.problem.time))
 
-    def _progress(self, residual: float, conditions: float) -> Progress:
-        progress = Progress(self.step_number + 1, residual + conditions, residual, conditions)
+    def _progress(self, residual: float, conditions: Mapping[str, float]) -> Progress:
+        loss = residual + sum(conditions.values())
+        progress = Progress(self.step_number + 1, loss, residual, conditions, self.unknowns)
         if not math.isfinite(progress.loss):
             raise PicopinnError(f"the loss is {progress.loss} at step {progress.step}: try a smaller learning rate")
         return progress

@@ -143,7 +143,7 @@ def _step(solver: Solver, every: int, start: float) -> Row:
     evaluated = solver.done or progress.step % every == 0
     error = _error(solver) if evaluated else None
     seconds = time.monotonic() - start
-    return Row(progress.step, progress.loss, progress.residual, progress.boundary, error, seconds)
+    return Row(**vars(progress), relative_l2=error, seconds=seconds)
 
 
 def _error(solver: Solver) -> float:

@@ -31,6 +31,7 @@ class Heat100D(Problem):
         "batch": 50,
         "steps": 1000,
         "directions": 16,
+        "rank": 12,
         "learning_rate": 6e-3,
     }
 

@@ -28,15 +28,16 @@ class Poisson2DWaves(Problem):
     description = "lap u = f with `frequency` half waves a side of the unit square, boundary hard"
     options: ClassVar = {"frequency": 2.0}
     defaults: ClassVar = {
-        "precision": "w8a12g12",  # with 8-bit activations errors of low frequency hide in the residual's noise
+        "precision": "w14a14g14",  # with 8-bit activations errors of low frequency hide in the residual's noise
         "hidden": 64,
         "layers": 2,
         "tt": (8, 8),
+        "rank": 16,
         "activation": "sine",
         "omega": 6.0,
         "learning_rate": 1e-2,
         "steps": 4000,
-        "settle": 0.7,
+        "settle": 0.8,
     }
     frequency: float
 

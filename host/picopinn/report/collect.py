@@ -70,6 +70,7 @@ def told(
         "steps": solver.steps,
         "floors": {name: _short(value) for name, value in floors.items()},
         **curves(rows, max(_STEPS // many, 200)),
+        "true": dict(solver.problem.true_unknowns),
         "ranges": tensors(ranges),
         "field": field(solver, 1 if many > 1 else _SLICES),
     }
@@ -99,21 +100,26 @@ def facts(solver: Solver, rows: Sequence[Row], floors: Mapping[str, float], seco
 
 
 def curves(rows: Sequence[Row], most: int) -> Data:
-    """Loss terms and errors by step and second; of a long run every k-th step, and all that were evaluated."""
+    """Loss terms, unknowns and errors by step; of a long run every k-th step, and all that were evaluated."""
     every = -(-len(rows) // most) if rows else 1
     kept = [row for number, row in enumerate(rows) if number % every == 0 or row is rows[-1]]
     evaluated = [row for row in rows if row.relative_l2 is not None]
+    terms = [{"loss": row.loss, "residual": row.residual, **row.conditions} for row in kept]
     return {
-        "loss": {
-            "step": [row.step for row in kept],
-            **{name: [_short(getattr(row, name)) for row in kept] for name in ("loss", "residual", "boundary")},
-        },
+        "step": [row.step for row in kept],
+        "loss": _columns(terms),
+        "unknowns": _columns([row.unknowns for row in kept]),
         "error": {
             "step": [row.step for row in evaluated],
             "seconds": [round(row.seconds, 2) for row in evaluated],
             "relative_l2": [_short(row.relative_l2 or 0.0) for row in evaluated],
         },
     }
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> Data:
+    """Lists by name."""
+    return {name: [_short(row[name]) for row in rows] for name in (rows[0] if rows else ())}
 
 
 def tensors(ranges: Ranges) -> Data | None:

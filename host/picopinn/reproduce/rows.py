@@ -52,7 +52,7 @@ _MAIN: dict[str, dict[str, Any]] = {
     "TT float32": {"precision": FLOAT},
     SEQUENTIAL: {"contraction": "sequential"},
 }
-"""Rows of every problem, with every seed."""
+"""Rows of every problem."""
 _MORE: dict[str, dict[str, Any]] = {
     "dense, widths of the default": {"tt": None},
     "w8a8b12g12": {"precision": "w8a8b12g12"},
@@ -65,6 +65,7 @@ _STEPS: dict[str, dict[str, Any]] = {
     DIFFERENCE: _FINITE | {"quantization": "difference"},
     NAIVE: _FINITE | {"quantization": "naive"},
 }
+_NARROWER: dict[str, dict[str, Any]] = {"w8a12g12": {"precision": "w8a12g12"}, "rank 8": {"rank": 8}}
 _SLOWER = {"dense float32, rate 3e-3": _MAIN[DENSE_FLOAT] | {"learning_rate": 3e-3}}
 _ALONE: dict[str, dict[str, dict[str, Any]]] = {
     "poisson2d": {
@@ -75,19 +76,27 @@ _ALONE: dict[str, dict[str, dict[str, Any]]] = {
     },
     "heat100d": _SLOWER,
     "heat100d-hard": _SLOWER,
-    "helmholtz2d": {"w8a12g12": {"precision": "w8a12g12"}},
-    "poisson2d-waves": {"matrices move to the end": {"settle": 1}},
+    "helmholtz2d": _NARROWER,
+    "allencahn1d": _NARROWER,
+    "poisson2d-waves": _NARROWER | {"matrices move to the end": {"settle": 1}},
 }
 """Rows of one problem."""
+_LONG = ("allencahn100d", "sinegordon100d", "poisson100d", "hjb250d", "hjb20d")
+"""Problems in which a run of floats takes five minutes and more."""
 
 
 def rows(problem: str) -> list[Row]:
     """The rows of a problem, the yardstick first; in many dimensions, where a run takes minutes, only the main ones."""
-    main = [Row(problem, name, choice) for name, choice in _MAIN.items()]
+    main = [Row(problem, name, choice, _seeds(problem, name)) for name, choice in _MAIN.items()]
     others = (_MORE | _STEPS if get(problem).dimensions <= 2 else {}) | _ALONE.get(problem, {})
     own = get(problem).defaults.get("precision", DEFAULT_PRECISION)
     chosen = {name: choice for name, choice in others.items() if choice.get("precision") != own}
     return main + [Row(problem, name, choice, FEW_SEEDS) for name, choice in chosen.items()]
+
+
+def _seeds(problem: str, row: str) -> int:
+    """Of a main row: all, but in long problems few for what the default is compared with."""
+    return SEEDS if row == DEFAULT or problem not in _LONG else FEW_SEEDS
 
 
 def masking() -> list[Row]:

@@ -334,11 +334,14 @@ function render(data) {
 
 function one(run) {
   const floors = Object.entries(run.floors).map(([name, flat]) => ({ name: `best ${name}`, flat }));
-  const { step, ...terms } = run.loss;
-  const lines = Object.entries(terms).map(([name, y]) => ({ name, x: step, y }));
-  chart("Loss", charts, { x: "step", log: true, scales: true }).update(lines);
+  const lines = (columns) => Object.entries(columns).map(([name, y]) => ({ name, x: run.step, y }));
+  chart("Loss", charts, { x: "step", log: true, scales: true }).update(lines(run.loss));
   const error = { name: "relative L2 error", x: run.error.step, y: run.error.relative_l2, dots: true };
   chart("Error", charts, { x: "step", log: true, scales: true }).update([error, ...floors]);
+  if (Object.keys(run.unknowns).length) {
+    const truth = Object.entries(run.true).map(([name, flat]) => ({ name: `true ${name}`, flat }));
+    chart("Unknowns", charts, { x: "step", scales: true }).update([...lines(run.unknowns), ...truth]);
+  }
   solution(run, "Solution, reference and error");
   if (run.field.scatter) {
     const { u, reference } = run.field.scatter, ends = [Math.min(...reference), Math.max(...reference)];
@@ -354,7 +357,7 @@ function many(runs) {
   chart("Error by step", charts, { x: "step", log: true, scales: true }).update(lines("step"));
   chart("Error by second", charts, { x: "seconds", log: true, scales: true }).update(lines("seconds"));
   chart("Loss", charts, { x: "step", log: true, scales: true }).update(
-    runs.map((run) => ({ name: run.name, x: run.loss.step, y: run.loss.loss })));
+    runs.map((run) => ({ name: run.name, x: run.step, y: run.loss.loss })));
   for (const run of runs) solution(run, `${run.name}: ${run.title}`);
 }
 
