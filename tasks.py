@@ -21,6 +21,7 @@ from picopinn.errors import PicopinnError
 ROOT = Path(__file__).parent
 KERNELS = ROOT / "kernels_c"
 PYTHON = f'"{sys.executable}"'
+BENCHES = ("step_profile", "board_step", "products --threads 1 --rounds 5")
 LEFTOVERS = ("build", "dist", "host/picopinn.egg-info", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
 
@@ -113,10 +114,11 @@ def lint(c: Context) -> None:
 @task(lint)
 def test(c: Context) -> None:
     """Check everything: lint, then the tests on all cores. CI also trains a small table of results, and prints what a
-    training step and the native modules cost a board."""
+    training step and the native modules cost a board, and where its cycles go."""
     if os.environ.get("CI") == "true":
         _run(c, f"{PYTHON} -m picopinn.cli reproduce --quick --jobs {os.cpu_count()}")
         _run(c, f"{PYTHON} benchmarks/board_step.py")
+        _run(c, f"{PYTHON} benchmarks/step_profile.py --body board")
         sizes(c)
     _run(c, f"{PYTHON} -m pytest -q -n auto")
 
@@ -135,11 +137,15 @@ def fuzz(c: Context, frames: int = 10_000_000) -> None:
     _run(c, f"{PYTHON} -m pytest -q tests/test_fuzz.py")
 
 
-@task
-def bench(c: Context) -> None:
-    """Run the benchmarks, one after the other."""
-    for path in sorted((ROOT / "benchmarks").glob("*.py")):
-        _run(c, f'{PYTHON} "{path.relative_to(ROOT)}"')
+@task(help={"name": "such a file of benchmarks/, or all of them (half an hour; some need PyTorch)"})
+def bench(c: Context, name: str = "") -> None:
+    """Print where a training step's time goes, what it costs a board, and our products beside others: two minutes."""
+    every = sorted(path.stem for path in (ROOT / "benchmarks").glob("*.py") if "def main" in path.read_text())
+    if name not in ("", "all", *every):
+        raise Exit(f"no benchmark {name!r}: choose {', '.join(every)} or all")
+    for command in {"": BENCHES, "all": every}.get(name, [name]):
+        script, *options = command.split()
+        _run(c, f"{PYTHON} benchmarks/{script}.py {' '.join(options)}")
 
 
 @task

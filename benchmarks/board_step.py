@@ -37,9 +37,10 @@ ECHOES = 20
 
 @dataclass(frozen=True)
 class Spent:
-    """In one step, on average: megacycles in all and in kernels, messages each way, bytes."""
+    """In one step, on average: megacycles in all, not waiting, and in kernels; messages each way, bytes."""
 
     cycles: float
+    busy: float
     kernels: float
     messages: float
     bytes_in: float
@@ -64,7 +65,12 @@ def _average(spent: Counters, elapsed: float) -> Spent:
     mega = BOARD.clock_hz / 1e12 / STEPS
     frames = spent.frames - 1  # one asked for the counters
     return Spent(
-        elapsed * mega, spent.kernel_us * mega, frames / STEPS, spent.bytes_in / STEPS, spent.bytes_out / STEPS
+        elapsed * mega,
+        spent.busy_us * mega,
+        spent.kernel_us * mega,
+        frames / STEPS,
+        spent.bytes_in / STEPS,
+        spent.bytes_out / STEPS,
     )
 
 

@@ -12,6 +12,7 @@ import argparse
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ MEMORY, STACK = 0x20000000, 0x20042000
 FLAGS = ["-std=c11", "-O2", "-g", "-mcpu=cortex-m0plus", "-mthumb", "-ffreestanding", "-nostdlib"]
 FLAGS += ["-fno-tree-loop-distribute-patterns"]  # memcpy must not become a call of itself
 LINK = f"SECTIONS {{ . = {MEMORY:#x}; .text : {{ *(.text*) *(.rodata*) }} .data : {{ *(.data*) *(.bss*) *(COMMON) }} }}"
+
+Stack = tuple[str, ...]  # functions, innermost first
 
 
 @dataclass
@@ -214,25 +217,25 @@ class Machine:
             pc = then
         return Counter({(chain, pc): n for chain, found in spent.items() for pc, n in found.items()})
 
-    def names(self, addresses: list[int]) -> dict[int, tuple[str, ...]]:
-        """Functions that hold each address, inlined ones first."""
-        command = ["arm-none-eabi-addr2line", "-a", "-i", "-f", "-e", str(self.program)]
-        given = "\n".join(hex(a) for a in addresses)
-        lines = subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout.split("\n")
-        found: dict[int, list[str]] = {}
-        for line in lines:
-            if line.startswith("0x"):
-                current = found.setdefault(int(line, 16), [])
-            elif line and ":" not in line:
-                current.append(line)
-        return {at: tuple(names) for at, names in found.items()}
+
+def functions(program: str | Path, addresses: Iterable[int], tool: str = "arm-none-eabi-addr2line") -> dict[int, Stack]:
+    """Functions that hold each address, inlined ones first."""
+    given = "\n".join(map(hex, addresses))
+    command = [tool, "-a", "-i", "-f", "-e", str(program)]
+    found: dict[int, list[str]] = {}
+    for line in subprocess.run(command, input=given, capture_output=True, text=True, check=True).stdout.split("\n"):
+        if line.startswith("0x"):
+            current = found.setdefault(int(line, 16), [])
+        elif line and ":" not in line:
+            current.append(line)
+    return {at: tuple(names) for at, names in found.items()}
 
 
-def frames(machine: Machine, spent: Counter[tuple[tuple[int, ...], int]]) -> Counter[tuple[str, ...]]:
+def frames(machine: Machine, spent: Counter[tuple[tuple[int, ...], int]]) -> Counter[Stack]:
     """Cycles by chain of functions, innermost first."""
     addresses = sorted({pc for _, pc in spent} | {at for chain, _ in spent for at in chain})
-    names = machine.names(addresses)
-    out: Counter[tuple[str, ...]] = Counter()
+    names = functions(machine.program, addresses)
+    out: Counter[Stack] = Counter()
     for (chain, pc), cycles in spent.items():
         stack = names[pc]
         for at in reversed(chain):
@@ -283,7 +286,13 @@ PART = ("ppn_load", "ppn_begin", "ppn_forward", "ppn_stage_gradient", "ppn_input
 PART += ("ppn_gradients", "ppn_plan")
 
 
-def phase(stack: tuple[str, ...]) -> tuple[str, str]:
+def of_step(folder: Path, program: Program, device: Recorder) -> Machine:
+    """The machine that will run the recorded step."""
+    (folder / "case.h").write_text(case_text(program, device))
+    return Machine(folder, "step.c")
+
+
+def phase(stack: Stack) -> tuple[str, str]:
     part = next((name for name in stack if name in PART), "main")
     work = next((what for name in stack for start, what in WORK.items() if name.startswith(start)), "rest")
     return part, work
@@ -302,9 +311,8 @@ def main() -> None:
     program, device = record(options)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "case.h").write_text(case_text(program, device))
+        machine = of_step(folder, program, device)
         products(folder)
-        machine = Machine(folder, "step.c")
         spent = machine.run()
         expected = device.step.gradients
         assert expected is not None

@@ -115,6 +115,15 @@ def test_wide_networks(shape: str, mode: Mode) -> None:
         assert differing(spec.case().run(device), expected(spec)) == []
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("styles", [("plain",) * 3, ("spread", "spread", "plain")], ids="-".join)
+def test_many_dimensions(styles: tuple[str, str, str], mode: Mode) -> None:
+    """Inner sums of 75 blocks, more than are spread over registers beforehand."""
+    spec = Spec(mode=mode, inputs=300, directions=1, styles=styles)
+    for device in everywhere():
+        assert differing(spec.case().run(device), expected(spec)) == []
+
+
 # ---- fixed vectors
 
 

@@ -31,6 +31,7 @@ VARIANTS = kernels.variants()
 STYLES = ("plain", "full", "zero", "huge", "spread", "edge")
 WIDTHS = st.integers(4, 16)
 SIZES = st.integers(1, 6)
+SIDES = st.integers(1, 18)  # groups of every width, and rows that fill none
 TURNS = [pytest.param(a, b, id="".join("nt"[x] for x in (a, b))) for a, b in product([False, True], repeat=2)]
 
 
@@ -54,7 +55,7 @@ def assert_product_is_the_oracles(a: SMX, b: SMX, turn_a: bool = False, turn_b: 
 
 @settings(derandomize=True, deadline=None, max_examples=300)
 @given(
-    st.tuples(SIZES, SIZES, SIZES),
+    st.tuples(SIDES, SIZES, SIDES),
     st.tuples(WIDTHS, WIDTHS),
     st.tuples(st.booleans(), st.booleans()),
     st.tuples(st.sampled_from(STYLES), st.sampled_from(STYLES)),
@@ -90,6 +91,31 @@ def test_long_sums(inner: int, bits: tuple[int, int], style: str, turn_a: bool, 
     a = matrix(1, *((inner, 1) if turn_a else (1, inner)), bits[0], style)
     b = matrix(2, *((1, inner) if turn_b else (inner, 1)), bits[1], style)
     assert_product_is_the_oracles(a, b, turn_a, turn_b)
+
+
+@pytest.mark.parametrize("style", ["plain", "spread"])
+@pytest.mark.parametrize(("inner", "cols"), [(17, 15), (33, 16), (1024, 23)])
+def test_wide_right_sides(inner: int, cols: int, style: str) -> None:
+    """Inner blocks that do not fill the last chunk; more columns than stay near at once."""
+    a, b = matrix(1, 3, inner, 8, style), matrix(2, cols, inner, 8, style)
+    assert_product_is_the_oracles(a, b, False, True)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_packed_side_serves_many_products(variant: str, threads: int) -> None:
+    b = matrix(0, 5, 11, 15, "plain")
+    packed = kernels.Packed(b, transpose_b=True, threads=threads, variant=variant)
+    out = kernels.matmul(matrix(1, 2, 5, 8, "plain"), kernels.Packed(b, variant=variant))
+    for bits in (4, 15, 16):  # with 16 more than a packed product takes
+        a = matrix(bits, 2, 11, bits, "plain")
+        expected, exponents = oracle_product(a, b, False, True)
+        found = kernels.matmul(a, packed)
+        assert kernels.matmul(a, packed, out=found) is found
+        np.testing.assert_array_equal(found.blocks, expected)
+        np.testing.assert_array_equal(found.exponents, exponents)
+    with pytest.raises(UsageError, match="the product is 8 x 20, out is 8 x 44"):
+        kernels.matmul(a, packed, out=out)
 
 
 @pytest.mark.parametrize("sign", [1, -1])

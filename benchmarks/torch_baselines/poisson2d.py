@@ -1,4 +1,7 @@
-"""A training step of poisson2d in PyTorch alone: residual, loss, backward and fused Adam, as fast as a model allows."""
+"""A training step of poisson2d in PyTorch alone: residual, loss, backward and fused Adam, as fast as a model allows.
+
+Or of that problem in more dimensions (``scaling.py``).
+"""
 
 from __future__ import annotations
 
@@ -8,15 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from picopinn import Solver
+from picopinn import Problem, Solver
 from picopinn.problems import get
 
 from .model import Model
 
 
-def training(model: Model, batch: int, compiled: bool = False) -> Callable[[], object]:
+def training(model: Model, batch: int, compiled: bool = False, problem: Problem | None = None) -> Callable[[], object]:
     """The step, from the initial weights of a :class:`Solver` with seed 0; points are drawn anew each time."""
-    problem = get("poisson2d")()
+    problem = problem or get("poisson2d")()
     model.load(Solver(problem, model.network).master)
     adam = torch.optim.Adam(model.parameters, lr=1e-3, fused=True)
     rng = np.random.default_rng(0)

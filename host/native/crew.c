@@ -250,3 +250,23 @@ int picopinn_gradients(const picopinn_device *device, int16_t *mantissas, int8_t
         device->kernels->merge(device->net, device->merged, lanes[k].gradients);
     return run(device->crew, gradients, &c);
 }
+
+typedef struct {
+    const ppn_kernels *kernels;
+    const ppn_matrix *a;
+    const ppn_factor *b;
+    int32_t *out;
+    int16_t *out_exps;
+    uint16_t parts;
+} picopinn_product;
+
+static int times_packed(const void *of, uint32_t lane) {
+    const picopinn_product *p = of;
+    ppn_share share = {(uint16_t)lane, p->parts};
+    return p->kernels->times_packed(p->a, p->b, p->out, p->out_exps, share);
+}
+int picopinn_times_packed(picopinn_crew *crew, const ppn_kernels *kernels, const ppn_matrix *a, const ppn_factor *b,
+                          int32_t *out, int16_t *out_exps) {
+    picopinn_product p = {kernels, a, b, out, out_exps, (uint16_t)crew->size};
+    return run(crew, times_packed, &p);
+}

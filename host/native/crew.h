@@ -37,4 +37,8 @@ int picopinn_backward(const picopinn_device *device, const ppn_batch *batch, con
                       const int8_t *cotangent_exps, ppn_counter counter);
 int picopinn_gradients(const picopinn_device *device, int16_t *mantissas, int8_t *exps, uint32_t *peaks);
 
+/* ppn_matmul() of a packed right side. */
+int picopinn_times_packed(picopinn_crew *crew, const ppn_kernels *kernels, const ppn_matrix *a, const ppn_factor *b,
+                          int32_t *out, int16_t *out_exps);
+
 #endif

@@ -14,7 +14,7 @@ from ppn import messages
 
 from .errors import PicopinnError, UsageError
 from .network import ACTIVATIONS, MAX_INNER, MODES, Activation, Program
-from .smx import BLOCK, SMX, Floats, check_bits, decode_blocks, from_blocks
+from .smx import BLOCK, SMX, Floats, blocks_of, check_bits, decode_blocks, from_blocks
 
 try:
     from ._kernels import ffi, lib
@@ -25,6 +25,7 @@ __all__ = [
     "LANES",
     "NUMBERS",
     "VARIANTS",
+    "Packed",
     "Pattern",
     "Plan",
     "Product",
@@ -32,6 +33,7 @@ __all__ = [
     "adam",
     "adam_step",
     "board_sizes",
+    "crew",
     "device_bytes",
     "encode_integers",
     "ffi",
@@ -73,6 +75,18 @@ def kernels(variant: str | None = None) -> Any:
     return lib.ppn_variant_kernels(VARIANTS.index(name))
 
 
+def crew(threads: int) -> Any:
+    """A ``picopinn_crew`` (host/native/crew.h) of so many threads, the caller's being one.
+
+    Raises:
+        PicopinnError: the system gives no more threads.
+    """
+    opened = lib.picopinn_crew_open(threads)
+    if opened == ffi.NULL:
+        raise PicopinnError(f"the system gives no {threads} threads: ask for fewer")
+    return ffi.gc(opened, lib.picopinn_crew_close)
+
+
 pointer = ffi.from_buffer  # (kind, array): a C pointer to a contiguous array, which it keeps alive
 
 
@@ -96,6 +110,41 @@ class Product:
         exponents = np.empty(self.exponents.shape, np.int8)
         encode_integers(self.blocks, self.exponents, bits, mantissas, exponents)
         return SMX(mantissas, exponents, self.shape, bits)
+
+
+class Packed:
+    """op(b) as the right side of many products: arranged once, as weights are once a load.
+
+    Args:
+        threads: that share each product's rows.
+
+    Attributes:
+        shape: of op(b).
+
+    Raises:
+        UsageError: the inner size exceeds 4096.
+        PicopinnError: the system gives no more threads.
+    """
+
+    def __init__(self, b: SMX, *, transpose_b: bool = False, threads: int = 1, variant: str | None = None) -> None:
+        self.shape = b.shape[::-1] if transpose_b else b.shape
+        if self.shape[0] > MAX_INNER:
+            raise UsageError(f"matmul: the inner size is at most {MAX_INNER}, got {self.shape[0]}")
+        self._kernels, self._matrix, self._bits = kernels(variant), _matrix(b, transpose_b), b.bits
+        self._blocks = pointer("uint8_t[]", np.empty(b.exponents.size * lib.PPN_PACKED_BYTES, np.uint8))
+        _refuse(self._kernels.pack(self._matrix, self._blocks))
+        inner, cols = map(blocks_of, self.shape)
+        self._packed = ffi.new("ppn_factor *", [self._blocks, inner, cols, b.bits])
+        self._crew = crew(threads)
+
+    def times(self, a: SMX, transpose_a: bool, out: Product) -> None:
+        """out = op(a) @ op(b), sizes as they must be."""
+        places = pointer("int32_t[]", out.blocks), pointer("int16_t[]", out.exponents)
+        left = _matrix(a, transpose_a)
+        if a.bits + self._bits <= lib.PPN_PACKED_BITS:
+            _refuse(lib.picopinn_times_packed(self._crew, self._kernels, left, self._packed, *places))
+        else:
+            _refuse(self._kernels.matmul(left, self._matrix, *places))
 
 
 class Pattern:
@@ -190,25 +239,34 @@ def _matrix(m: SMX, transposed: bool) -> Any:
 
 
 def matmul(
-    a: SMX, b: SMX, *, transpose_a: bool = False, transpose_b: bool = False, variant: str | None = None
+    a: SMX,
+    b: SMX | Packed,
+    *,
+    transpose_a: bool = False,
+    transpose_b: bool = False,
+    out: Product | None = None,
+    variant: str | None = None,
 ) -> Product:
     """op(a) @ op(b) in C (spec 3), from the same blocks whether transposed or not.
 
+    ``b`` may be :class:`Packed`, which then knows whether it is transposed and the variant. ``out``, an earlier product
+    of this shape, is overwritten and answered.
+
     Raises:
-        UsageError: the inner sizes differ or exceed 4096.
+        UsageError: the inner sizes differ or exceed 4096, or ``out`` has another shape.
     """
-    rows, inner = a.shape[::-1] if transpose_a else a.shape
-    other, cols = b.shape[::-1] if transpose_b else b.shape
+    right = b if isinstance(b, Packed) else Packed(b, transpose_b=transpose_b, variant=variant)
+    (rows, inner), (other, cols) = a.shape[::-1] if transpose_a else a.shape, right.shape
     if inner != other:
         raise UsageError(f"matmul: inner sizes differ, {rows} x {inner} times {other} x {cols}: transpose one")
-    if inner > MAX_INNER:
-        raise UsageError(f"matmul: the inner size is at most {MAX_INNER}, got {inner}")
-    high, wide = (-(-size // BLOCK) for size in (rows, cols))
-    blocks, exponents = np.zeros((high, wide, BLOCK, BLOCK), np.int32), np.zeros((high, wide), np.int16)
-    left, right = _matrix(a, transpose_a), _matrix(b, transpose_b)
-    status = kernels(variant).matmul(left, right, pointer("int32_t[]", blocks), pointer("int16_t[]", exponents))
-    _refuse(status)
-    return Product(blocks, exponents, (rows, cols))
+    if out is None:
+        high, wide = blocks_of(rows), blocks_of(cols)
+        blocks = np.empty((high, wide, BLOCK, BLOCK), np.int32)
+        out = Product(blocks, np.empty((high, wide), np.int16), (rows, cols))
+    elif out.shape != (rows, cols):
+        raise UsageError(f"matmul: the product is {rows} x {cols}, out is {out.shape[0]} x {out.shape[1]}")
+    right.times(a, transpose_a, out)
+    return out
 
 
 def activate(z: SMX, activation: Activation, variant: str | None = None) -> tuple[NDArray[np.int16], NDArray[np.int16]]:

@@ -4,7 +4,19 @@
 
 #include "ppn/ppn.h"
 
-/* The functions of ppn.h in one variant. */
+/* The right side op(B) of products, |inner| x |cols| blocks of SMX(bits), arranged once for many of them, in a way of
+ * the variant's own. */
+typedef struct {
+    const uint8_t *blocks; /* PPN_PACKED_BYTES each, 4-byte aligned */
+    uint16_t inner, cols;
+    uint8_t bits;
+} ppn_factor;
+
+#define PPN_PACKED_BYTES 36
+#define PPN_PACKED_BITS 30 /* of both sides together, at most */
+
+/* The functions of ppn.h in one variant, and two more: arrange a right side; ppn_matmul() of one, for widths of at most
+ * PPN_PACKED_BITS together, a share of its rows. Both answer what ppn_matmul() does. */
 typedef struct {
     int (*plan)(ppn_network *, uint16_t, ppn_sizes *);
     int (*load)(const ppn_network *, uint8_t *, uint8_t *, const int16_t *, const int8_t *, ppn_share);
@@ -18,6 +30,8 @@ typedef struct {
     int (*matmul)(const ppn_matrix *, const ppn_matrix *, int32_t *, int16_t *);
     int (*encode)(uint32_t, const int32_t *, const int16_t *, uint8_t, int16_t *, int8_t *);
     void (*activate)(uint32_t, const int16_t *, const int8_t *, uint8_t, int16_t *, int16_t *);
+    int (*pack)(const ppn_matrix *, uint8_t *);
+    int (*times_packed)(const ppn_matrix *, const ppn_factor *, int32_t *, int16_t *, ppn_share);
 } ppn_kernels;
 
 enum ppn_variant { PPN_PORTABLE, PPN_AVX2, PPN_AVX512, PPN_VARIANTS };

@@ -67,6 +67,19 @@ static inline int ppn_run_top(const ppn_run *a, const ppn_run *b, int n) {
     return top;
 }
 
+#if PPN_SIMD
+static inline void ppn_run_sum(const ppn_run *a, const ppn_run *b, int n, int top, int headroom, int32_t *out) {
+    ppn_operand left = {a->mantissas, a->wide, a->turned}, right = {b->mantissas, b->wide, b->turned};
+    ppn_lanes acc = ppn_all_simd(0);
+    for (int k = 0; k < n; k++) {
+        int i = k * a->step, j = k * b->step, shift = top - ppn_pair_exp(a->exps[i], b->exps[j]) + headroom;
+        if (shift > 30) continue;
+        ppn_lanes x = ppn_dot_simd(ppn_spread_simd(&left, i), ppn_right_simd(&right, j));
+        acc = ppn_add_simd(acc, ppn_rnd_simd(x, shift));
+    }
+    ppn_put_simd(out, acc);
+}
+#else
 static inline void ppn_run_sum(const ppn_run *a, const ppn_run *b, int n, int top, int headroom, int32_t *out) {
     memset(out, 0, 16 * sizeof *out);
     for (int k = 0; k < n; k++) {
@@ -82,6 +95,7 @@ static inline void ppn_run_sum(const ppn_run *a, const ppn_run *b, int n, int to
         LANES out[l] += (p[l] + half) >> shift;
     }
 }
+#endif
 
 /* The sum for p + q > 30. */
 #if PPN_SIMD >= 3

@@ -1,5 +1,6 @@
 /* smx.c: products, encoding and activations of whole arrays of blocks, for callers outside a network. */
 #include "activation.h"
+#include "chunk_simd.h"
 #include "product.h"
 
 static int ppn_matrix_ok(const ppn_matrix *m) { return m->bits >= 4 && m->bits <= 16; }
@@ -19,7 +20,19 @@ int ppn_matmul(const ppn_matrix *a, const ppn_matrix *b, int32_t *out, int16_t *
 
 int ppn_encode(uint32_t count, const int32_t *x, const int16_t *x_exps, uint8_t bits, int16_t *mantissas,
                int8_t *exps) {
-    return ppn_encode_blocks(count, x, x_exps, 1, bits, mantissas, exps);
+    int flags = 0;
+#if PPN_SIMD
+    for (; count >= PPN_CHUNK; count -= PPN_CHUNK) {
+        ppn_chunk chunk;
+        for (uint32_t k = 0; k < PPN_CHUNK; k++, x += 16) chunk.x[k] = ppn_get_simd(x);
+        chunk.e = ppn_get16_simd(x_exps);
+        ppn_encode_chunks(&chunk, 1, PPN_CHUNK, ppn_all_simd(bits), NULL, &flags);
+        ppn_put16_blocks(mantissas, chunk.x, PPN_CHUNK);
+        ppn_put8_simd(exps, chunk.e);
+        x_exps += PPN_CHUNK, mantissas += PPN_CHUNK * 16, exps += PPN_CHUNK;
+    }
+#endif
+    return flags | ppn_encode_blocks(count, x, x_exps, 1, bits, mantissas, exps);
 }
 
 void ppn_activate(uint32_t count, const int16_t *z, const int8_t *z_exps, uint8_t activation, int16_t *value,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import PicopinnError, UsageError
-from ..kernels import LANES, Plan, ffi, lib, pointer
+from ..errors import UsageError
+from ..kernels import LANES, Plan, crew, ffi, lib, pointer
 from ..network import Program
 from .base import Gradients, Rows, Scaling, Values, pairs
 
@@ -47,10 +47,7 @@ class LocalDevice:
     def __init__(self, threads: int = 1, variant: str | None = None) -> None:
         self._threads, self._variant = threads, variant
         self._flags = 0
-        crew = lib.picopinn_crew_open(threads)
-        if crew == ffi.NULL:
-            raise PicopinnError(f"the system gives no {threads} threads: ask for fewer")
-        self._crew = ffi.gc(crew, lib.picopinn_crew_close)
+        self._crew = crew(threads)
 
     def configure(self, program: Program, directions: int) -> None:
         self._program, self._directions, self._flags = program, directions, 0
