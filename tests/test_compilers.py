@@ -441,6 +441,7 @@ ASSEMBLY = [  # every way through kernels_c/src/cortexm0.c, with extremes
     Spec("dense", precision=Precision(8, 16, 16, 16, 16), styles=FULL, gradient_exponent=-60),  # shifts to the left
     Spec("dense", styles=FULL, gradient_exponent=8),  # and out of range
     Spec("16x16", layers=2, rank=3, directions=1, microbatches=1),  # 64 packed blocks a row
+    Spec("tt2", rank=7),  # packed blocks that do not follow each other
     Spec("16x16", layers=1, rank=5, directions=0, microbatches=1, precision=Precision(8, 12, 12, 12, 16), inputs=9),
 ]
 
