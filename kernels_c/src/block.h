@@ -20,6 +20,12 @@
 #define PPN_COPY(to, from) memcpy(to, from, 32)
 #endif
 
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) /* Cortex-M4, M7, M33: cortexm4.c */
+#define PPN_M4 (__ARM_ARCH_PROFILE == 'M')
+#else
+#define PPN_M4 0
+#endif
+
 #define PPN_M0_PAIRS 2 /* |turned| of a matrix packed by ppn_m0_pack() */
 #define LANES for (int l = 0; l < 16; l++)
 #define UNUSED_TERM INT16_MIN /* exponent of a term left out of an aligned sum */
