@@ -274,8 +274,8 @@ NAKED static void ppn_m0_left(const int32_t *x UNUSED, int16_t *m UNUSED, int up
     __asm__(".syntax unified\n" EACH(LEFT_SHIFT) "bx lr\n");
 }
 
-static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
-                               int *flags) {
+PPN_SMALL static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m,
+                                         int wide, int *flags) {
     int16_t block[16];
     e = ppn_encode_plain(x, e, bits, random ? *random : PPN_NEAREST, block, flags);
     if (wide)
@@ -286,7 +286,7 @@ static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_roun
 }
 
 /* Mantissas beyond +-|top|, or that wrapped there, to it. */
-static void ppn_m0_limit(const int32_t *x, int top, void *m, int wide) {
+PPN_SMALL static void ppn_m0_limit(const int32_t *x, int top, void *m, int wide) {
     LANES {
         int found = wide ? ((int16_t *)m)[l] : ((int8_t *)m)[l], limit = x[l] < 0 ? -top : top;
         if (found <= top && found >= -top) continue;
@@ -452,7 +452,7 @@ static void ppn_m0_sum(const ppn_m0_factor *left, const void *mantissas, int top
 }
 
 /* Runs longer than what is laid out at a time: part after part. */
-static int ppn_m0_long_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
+PPN_SMALL static int ppn_m0_long_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
     int32_t part[16];
     int top = ppn_run_top(a, b, left->n);
     memset(out, 0, sizeof part);
@@ -478,6 +478,10 @@ int ppn_m0_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int3
     top += left->headroom;
     ppn_m0_sum(left, b->mantissas, top, out);
     return top;
+}
+
+PPN_SMALL int ppn_m0_rare_product(const ppn_run *a, const ppn_run *b, int n, int headroom, int32_t *out) {
+    return ppn_run_product(a, b, n, headroom, out);
 }
 
 /* Put products |x| into the rows of |sink| that are not encoded. */

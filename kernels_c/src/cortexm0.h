@@ -65,5 +65,8 @@ void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pa
 /* The product of the run |a|, made ready, and another; answers its exponent. */
 int ppn_m0_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out);
 
+/* ppn_run_product(), once for all. */
+int ppn_m0_rare_product(const ppn_run *a, const ppn_run *b, int n, int headroom, int32_t *out);
+
 #endif
 #endif

@@ -180,7 +180,8 @@ static inline int ppn_ready_product(ppn_ready *r, const ppn_run *b, int32_t *out
         return top == UNUSED_TERM ? PPN_EMPTY_EXP : top + r->headroom;
     }
 #elif PPN_M0
-    if (r->spread) return ppn_m0_product(&r->run, &r->left, b, out);
+    return r->spread ? ppn_m0_product(&r->run, &r->left, b, out)
+                     : ppn_m0_rare_product(&r->run, b, r->n, r->headroom, out);
 #elif PPN_M4
     if (r->spread) return ppn_m4_product(&r->left, b, out);
 #endif
