@@ -251,18 +251,18 @@ MACS = {  # of the functions of m0/products.c: one block row times 64 columns
     "smx_8x8_k256": 4 * 64 * 256,
     "smx_12x8_k64": 4 * 64 * 64,
     "smx_12x8_k256": 4 * 64 * 256,
+    "turned_12x8_k64": 4 * 64 * 64,
     "pack": 64 * 256,
 }
 
 
-def products(folder: Path) -> None:
-    """Cycles of block products, each by itself."""
+def products(folder: Path) -> dict[str, float]:
+    """Cycles a product (or element that is packed) of each function of ``MACS``."""
     machine = Machine(folder, "products.c")
     spent: Counter[str] = Counter()
     for stack, cycles in frames(machine, machine.run()).items():
         spent.update(dict.fromkeys(set(stack) & MACS.keys(), cycles))
-    for name, macs in MACS.items():
-        print(f"{name:22}{'cycles an element' if name == 'pack' else 'cycles a product':20}{spent[name] / macs:8.2f}")
+    return {name: spent[name] / macs for name, macs in MACS.items()}
 
 
 WORK = {  # what a function's cycles count as, from the innermost out
@@ -312,7 +312,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         machine = of_step(folder, program, device)
-        products(folder)
+        for work, cycles in products(folder).items():
+            print(f"{work:22}{'cycles an element' if work == 'pack' else 'cycles a product':20}{cycles:8.2f}")
         spent = machine.run()
         expected = device.step.gradients
         assert expected is not None

@@ -25,7 +25,7 @@ FLAGS = (
     " -fno-tree-loop-distribute-patterns"
 )
 SMALL, FAST = "-Os", "-O2"
-HOT = {"backward.c", "chain.c", "cortexm0.c", "frame.c"}  # where speed is worth memory
+HOT = {"backward.c", "chain.c", "cortexm0.c", "cortexm4.c", "frame.c"}  # where speed is worth memory
 
 
 @dataclass(frozen=True)

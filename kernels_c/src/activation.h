@@ -316,7 +316,7 @@ static inline void ppn_odd_even(int activation, const ppn_curve *c, ppn_block *a
 /* ---- backward -------------------------------------------------------------------------------------------------- */
 
 /* Slope of a stream: p1 plus its finite-step change, a kept block; answers |m1|. */
-static inline const int16_t *ppn_stream_slope(const int16_t *p1, const int16_t *m, int e, int16_t *m1) {
+static inline PPN_SMALL const int16_t *ppn_stream_slope(const int16_t *p1, const int16_t *m, int e, int16_t *m1) {
     LANES m1[l] = (int16_t)ppn_clip(p1[l] + ppn_fix(m[l], e, 14, 32767), 32767);
     return m1;
 }

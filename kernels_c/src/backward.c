@@ -111,7 +111,7 @@ static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1
         ppn_put_sum2(t, stream + 1, p1, even.m, ppn_own_term(even.e), d.m, given, ppn_kept_exp(d.e, odd.e));
 }
 
-static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
+PPN_SMALL static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
     ppn_seen change = ppn_change(t, stream), c = ppn_given(t, stream);
     _Alignas(4) int16_t m1[16];
     int32_t x[16];
@@ -137,7 +137,7 @@ static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
     ppn_put_cotangent(t, 0, acc, ppn_sum_exp(&sum));
 }
 
-static void ppn_return_naive(ppn_transpose *t) {
+PPN_SMALL static void ppn_return_naive(ppn_transpose *t) {
     for (uint32_t r = 0; r < t->b->pass.streams; r++) {
         int32_t x[16];
         ppn_seen c = ppn_given(t, r);

@@ -12,12 +12,20 @@
 #if defined(__ARM_ARCH_6M__) /* Cortex-M0, M0+: cortexm0.c */
 #define PPN_M0 1
 #define PPN_APART __attribute__((noinline)) /* so that its stack is not its caller's */
+#define PPN_SMALL __attribute__((cold))     /* small rather than fast */
 /* Copy a block of 16-bit mantissas that is word-aligned at both ends (others need not be). */
 #define PPN_COPY(to, from) __builtin_memcpy(__builtin_assume_aligned(to, 4), __builtin_assume_aligned(from, 4), 32)
 #else
 #define PPN_M0 0
 #define PPN_APART
+#define PPN_SMALL
 #define PPN_COPY(to, from) memcpy(to, from, 32)
+#endif
+
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_ARCH_PROFILE) /* Cortex-M4, M7, M33: cortexm4.c */
+#define PPN_M4 (__ARM_ARCH_PROFILE == 'M')
+#else
+#define PPN_M4 0
 #endif
 
 #define PPN_M0_PAIRS 2 /* |turned| of a matrix packed by ppn_m0_pack() */
@@ -86,7 +94,7 @@ static inline ppn_scaling ppn_scaling_of(uint32_t all, int e, int bits) {
 }
 
 /* The rare ends of an encoding: everything rounds to zero, or the exponent saturates. */
-static inline int ppn_encode_rare(const int32_t *x, ppn_scaling to, int bits, int16_t *m, int *flags) {
+static inline PPN_SMALL int ppn_encode_rare(const int32_t *x, ppn_scaling to, int bits, int16_t *m, int *flags) {
     int32_t top = ppn_largest(bits);
     memset(m, 0, 16 * sizeof *m);
     if (to.shift == 32) return PPN_ZERO_EXP;
@@ -99,7 +107,8 @@ static inline uint32_t ppn_random(ppn_rounding how, int l) {
     return ppn_mix(how.key + (how.index + (uint32_t)l) * 0x9E3779B9u);
 }
 
-static inline int ppn_encode_plain(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m, int *flags) {
+static inline PPN_SMALL int ppn_encode_plain(const int32_t *x, int e, int bits, ppn_rounding how, int16_t *m,
+                                             int *flags) {
     uint32_t all = 0;
     LANES all |= (uint32_t)ppn_abs(x[l]);
     ppn_scaling to = {32, 0};

@@ -27,7 +27,7 @@ static uint32_t ppn_partial_blocks(const ppn_chain *c, uint32_t k) {
     return ppn_up(c->rank[k]) * ppn_up(ppn_rest(c, k));
 }
 
-int ppn_check_chain(const ppn_chain *c, uint32_t rows, uint32_t cols) {
+PPN_SMALL int ppn_check_chain(const ppn_chain *c, uint32_t rows, uint32_t cols) {
     if (c->modes < 1 || c->modes > PPN_MODES || c->rank[0] != rows || c->rank[c->modes] != 1) return 0;
     uint64_t width = 1;
     for (uint32_t k = 0; k < c->modes; k++) {
@@ -45,7 +45,7 @@ uint32_t ppn_chain_blocks(const ppn_chain *c) {
 }
 
 /* Offset of core k (|partial| 0) or of F_k (1) in what the chain keeps; k = d asks for the end. */
-static uint32_t ppn_kept_at(const ppn_chain *c, uint32_t k, int partial) {
+PPN_SMALL static uint32_t ppn_kept_at(const ppn_chain *c, uint32_t k, int partial) {
     uint32_t at = 0, cores = partial ? c->modes : k;
     for (uint32_t i = 0; i < cores; i++) at += ppn_smx16_bytes(ppn_core_blocks(c, i));
     for (uint32_t i = 1; partial && i < k && i + 1 < c->modes; i++) at += ppn_smx16_bytes(ppn_partial_blocks(c, i));
@@ -67,7 +67,7 @@ static ppn_view ppn_partial(const ppn_chain *c, const uint8_t *at, uint32_t k) {
 }
 
 /* Blocks of the largest product that contracting forms, either way. */
-static uint32_t ppn_widest(const ppn_chain *c) {
+PPN_SMALL static uint32_t ppn_widest(const ppn_chain *c) {
     uint32_t most = ppn_up(c->rank[0]) * ppn_up(ppn_rest(c, 0));
     for (uint32_t k = 0; k + 1 < c->modes; k++) {
         uint32_t blocks = ppn_up(ppn_core_rows(c, k)) * ppn_up(ppn_rest(c, k + 1));
@@ -141,7 +141,7 @@ static int ppn_reshape(const int32_t *x, int exp, uint32_t from, uint32_t rows, 
 
 /* ---- contraction ----------------------------------------------------------------------------------------------- */
 
-void ppn_chain_load(const ppn_chain *c, uint8_t *at, const int16_t *mantissas, const int8_t *exps) {
+PPN_SMALL void ppn_chain_load(const ppn_chain *c, uint8_t *at, const int16_t *mantissas, const int8_t *exps) {
     for (uint32_t k = 0; k < c->modes; k++) {
         uint32_t blocks = ppn_core_blocks(c, k);
         uint8_t *to = at + ppn_kept_at(c, k, 0);
@@ -153,7 +153,7 @@ void ppn_chain_load(const ppn_chain *c, uint8_t *at, const int16_t *mantissas, c
 }
 
 /* The only core, re-encoded. */
-static int ppn_contract_one(const ppn_view *core, uint8_t *matrix, int bits) {
+PPN_SMALL static int ppn_contract_one(const ppn_view *core, uint8_t *matrix, int bits) {
     int flags = 0;
     for (uint32_t k = 0; k < core->rows * core->cols; k++) {
         int32_t x[16];
@@ -166,7 +166,7 @@ static int ppn_contract_one(const ppn_view *core, uint8_t *matrix, int bits) {
     return flags;
 }
 
-int ppn_chain_contract(const ppn_chain *c, uint8_t *at, uint8_t *scratch, uint8_t *matrix, int bits) {
+PPN_SMALL int ppn_chain_contract(const ppn_chain *c, uint8_t *at, uint8_t *scratch, uint8_t *matrix, int bits) {
     int flags = 0;
     ppn_view core = ppn_core(c, at, 0);
     if (c->modes == 1) return ppn_contract_one(&core, matrix, bits);
@@ -184,8 +184,8 @@ int ppn_chain_contract(const ppn_chain *c, uint8_t *at, uint8_t *scratch, uint8_
     return flags;
 }
 
-int ppn_chain_return(const ppn_chain *c, const uint8_t *at, uint8_t *scratch, const int32_t *sums, int16_t exp,
-                     int16_t *mantissas, int8_t *exps) {
+PPN_SMALL int ppn_chain_return(const ppn_chain *c, const uint8_t *at, uint8_t *scratch, const int32_t *sums,
+                               int16_t exp, int16_t *mantissas, int8_t *exps) {
     uint32_t widest = ppn_widest(c), last = c->modes - 1u;
     int32_t *x = (int32_t *)(void *)scratch;
     int16_t *x_exps = (int16_t *)(void *)(scratch + widest * 64);

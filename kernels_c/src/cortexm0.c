@@ -9,25 +9,17 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
 #define UNUSED __attribute__((unused))
 #define NAKED __attribute__((naked, noinline))
 
-/* r7 runs through the spread blocks, r8 stands at the right block, r9 is its step, r11 runs through the
- * exponents up to r10, r12 is the top, lr the pair's shift; the 16 sums lie on the stack. r0 to r3 hold four elements
- * of the right block. */
-#define ENTER                                                                                                          \
-    "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"                          \
-    "sub sp, #68\n"                                                                                                    \
-    "ldmia r0!, {r1-r6}\n mov r7, r1\n mov r8, r2\n mov r9, r3\n mov r11, r4\n str r6, [sp, #64]\n lsls r5, r5, #2\n " \
-    "adds r5, r4\n mov r10, r5\n"                                                                                      \
-    "ldr r0, [r0]\n mov r12, r0\n"                                                                                     \
-    "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n mov r4, sp\n"                                             \
-    "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n"                              \
-    "b 1f\n"                                                                                                           \
-    "4: ldr r0, [sp, #64]\n mov r1, sp\n"                                                                              \
-    "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
-    "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"                              \
-    "add sp, #68\n" LEAVE "2: adds r7, #64\n 3: add r8, r9\n cmp r11, r10\n beq 4b\n"                                  \
-    "1: mov r4, r11\n ldmia r4!, {r5}\n mov r11, r4\n mov r6, r12\n subs r5, r6, r5\n cmp r5, #31\n bhi 2b\n"          \
-    "mov lr, r5\n"
+#define SAVE "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
 #define LEAVE "pop {r4-r7}\n mov r8, r4\n mov r9, r5\n mov r10, r6\n mov r11, r7\n pop {r4-r7, pc}\n"
+/* r7 the left records, r8 the right block, r9 its step, r12 the top. Sixteen sums begin at zero, the last two in r10
+ * and r11, the others on the stack, |out| above them. */
+#define ENTER                                                                                                          \
+    "ldr r4, [sp, #36]\n mov r9, r4\n mov r8, r1\n mov r7, r0\n mov r12, r3\n push {r2}\n"                             \
+    "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n movs r4, #0\n movs r5, #0\n movs r6, #0\n"                \
+    "push {r0-r6}\n push {r0-r6}\n mov r10, r0\n mov r11, r0\n"
+#define EXIT                                                                                                           \
+    "ldr r0, [sp, #56]\n pop {r1-r7}\n stmia r0!, {r1-r7}\n pop {r1-r7}\n stmia r0!, {r1-r7}\n"                        \
+    "mov r1, r10\n mov r2, r11\n stmia r0!, {r1, r2}\n add sp, #4\n" LEAVE
 
 /* Elements at byte offsets a, b, c, d of the right block. */
 #define BYTES(a, b, c, d)                                                                                              \
@@ -43,20 +35,27 @@ typedef int ppn_m0_not_empty; /* C wants a declaration in every file */
 #define DOT                                                                                                            \
     "ldmia r7!, {r4, r5}\n muls r4, r0\n muls r5, r1\n adds r4, r5\n"                                                  \
     "ldmia r7!, {r5, r6}\n muls r5, r2\n muls r6, r3\n"
-#define NARROW(at) /* the last bit shifted out is in the carry: sum += (twice the product >> s + 1) + carry */         \
-    DOT "adds r4, r5\n adds r4, r6\n mov r5, lr\n ldr r6, [sp, #" #at "]\n"                                            \
-        "asrs r4, r5\n adcs r6, r4\n str r6, [sp, #" #at "]\n"
-#define WIDE(at) /* halves t, u below 2^31: (t + u) >> 1 = (t >> 1) + (u >> 1) + (t & u & 1) */                        \
+#define NARROW DOT "adds r4, r5\n adds r4, r6\n mov r5, lr\n"
+#define WIDE /* halves t, u below 2^31: (t + u) >> 1 = (t >> 1) + (u >> 1) + (t & u & 1) */                            \
     DOT "adds r5, r6\n mov r6, r4\n ands r6, r5\n asrs r4, r4, #1\n asrs r5, r5, #1\n lsrs r6, r6, #1\n adcs r4, r5\n" \
-        "mov r5, lr\n ldr r6, [sp, #" #at "]\n asrs r4, r5\n adcs r6, r4\n str r6, [sp, #" #at "]\n"
+        "mov r5, lr\n"
+/* The last bit shifted out is in the carry: sum += (twice the product >> s + 1) + carry */
+#define STACK(at) "ldr r6, [sp, #" #at "]\n asrs r4, r5\n adcs r6, r4\n str r6, [sp, #" #at "]\n"
+#define HIGH(sum) "asrs r4, r5\n movs r5, #0\n adcs r4, r5\n add " sum ", r4\n"
 
+/* lr is the pair's shift; r0 to r3 hold four elements of the right block. */
 #define BACK "subs r7, #64\n"
-#define COLUMN(SUM, a, b, c, d) SUM(a) SUM(b) SUM(c) SUM(d)
-#define COLUMNS(SUM, L0, L1, L2, L3)                                                                                   \
-    L0 COLUMN(SUM, 0, 16, 32, 48) BACK L1 COLUMN(SUM, 4, 20, 36, 52) BACK L2 COLUMN(SUM, 8, 24, 40, 56)                \
-        BACK L3 COLUMN(SUM, 12, 28, 44, 60) "b 3b\n"
+#define COLUMNS(TERM, L0, L1, L2, L3)                                                                                  \
+    L0 TERM STACK(0) TERM STACK(16) TERM STACK(32) TERM STACK(48) BACK L1 TERM STACK(4) TERM STACK(20) TERM STACK(36)  \
+        TERM STACK(52) BACK L2 TERM STACK(8) TERM STACK(24) TERM STACK(40) TERM HIGH("r10") BACK L3 TERM STACK(12)     \
+            TERM STACK(28) TERM STACK(44) TERM HIGH("r11")
 #define RUN(name, ...)                                                                                                 \
-    NAKED void name(const ppn_m0_run *run UNUSED) { __asm__(".syntax unified\n" ENTER COLUMNS(__VA_ARGS__)); }
+    NAKED static void name(const int32_t *left UNUSED, const void *right UNUSED, int32_t *out UNUSED,                  \
+                           int32_t top UNUSED, int32_t step UNUSED) {                                                  \
+        __asm__(                                                                                                       \
+            ".syntax unified\n" SAVE ENTER "b 1f\n 4: " EXIT "2: cmp r5, #0\n blt 4b\n adds r7, #64\n 3: add r8, r9\n" \
+            "1: ldmia r7!, {r5}\n add r5, r12\n cmp r5, #31\n bhi 2b\n mov lr, r5\n" COLUMNS(__VA_ARGS__) "b 3b\n");   \
+    }
 
 RUN(ppn_m0_narrow8, NARROW, WORD(0), WORD(4), WORD(8), WORD(12))
 RUN(ppn_m0_narrow8_turned, NARROW, BYTES(0, 4, 8, 12), BYTES(1, 5, 9, 13), BYTES(2, 6, 10, 14), BYTES(3, 7, 11, 15))
@@ -67,42 +66,34 @@ RUN(ppn_m0_wide16, WIDE, HALVES(0, 2, 4, 6), HALVES(8, 10, 12, 14), HALVES(16, 1
 RUN(ppn_m0_wide16_turned, WIDE, HALVES(0, 8, 16, 24), HALVES(2, 10, 18, 26), HALVES(4, 12, 20, 28),
     HALVES(6, 14, 22, 30))
 
-/* Packed: r7 runs through the right block at r8, lr stands at the left one, r5 runs through the exponents up to r10; r4
- * is the shift. Of a packed product, the upper half and the carry of the lower half's sign are two products. */
-#define PAIR_SHIFT(at) /* r5 zero */                                                                                   \
-    "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n asrs r2, r2, #16\n adcs r2, r5\n asrs r3, r3, #16\n"            \
-    "adcs r2, r3\n ldr r6, [sp, #" #at "]\n asrs r2, r4\n adcs r6, r2\n str r6, [sp, #" #at "]\n"
-#define PAIR_ADD(at) /* no shift; r4 runs through the left block */                                                    \
-    "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n ldr r6, [sp, #" #at "]\n asrs r2, r2, #16\n adcs r6, r2\n"      \
-    "asrs r3, r3, #16\n adcs r6, r3\n str r6, [sp, #" #at "]\n"
-#define SHIFT_ROW(at, a, b, c, d)                                                                                      \
-    "mov r7, r8\n mov r1, lr\n ldr r0, [r1, #" #at "]\n ldr r1, [r1, #" #at " + 4]\n" PAIR_SHIFT(a) PAIR_SHIFT(b)      \
-        PAIR_SHIFT(c) PAIR_SHIFT(d)
-#define ADD_ROW(a, b, c, d) "mov r7, r8\n ldmia r4!, {r0, r1}\n" PAIR_ADD(a) PAIR_ADD(b) PAIR_ADD(c) PAIR_ADD(d)
+/* Packed: r7 runs through the right block, lr stands at the left one; r4 is the shift, r5 zero. Of a packed product,
+ * the upper half and the carry of the lower half's sign are two products. */
+#define PACKED "ldmia r7!, {r2, r3}\n muls r2, r0\n muls r3, r1\n"
+#define HALF(sum, x) "asrs " x ", " x ", #16\n adcs " sum ", " x "\n"
+#define TWO_HALVES "asrs r2, r2, #16\n adcs r2, r5\n" HALF("r2", "r3")
+#define PAIR_SHIFT(at) PACKED TWO_HALVES "ldr r6, [sp, #" #at "]\n asrs r2, r4\n adcs r6, r2\n str r6, [sp, #" #at "]\n"
+#define PAIR_SHIFT_HIGH(sum) PACKED TWO_HALVES "asrs r2, r4\n adcs r2, r5\n add " sum ", r2\n"
+#define PAIR_ADD(at) PACKED "ldr r6, [sp, #" #at "]\n" HALF("r6", "r2") HALF("r6", "r3") "str r6, [sp, #" #at "]\n"
+#define PAIR_ADD_HIGH(sum) PACKED TWO_HALVES "add " sum ", r2\n"
+#define SHIFT_ROW(at) "mov r7, r8\n mov r1, lr\n ldr r0, [r1, #" #at "]\n ldr r1, [r1, #" #at " + 4]\n"
+#define ADD_ROW "mov r7, r8\n ldmia r4!, {r0, r1}\n" /* no shift; r4 runs through the left block */
+#define FOUR_TIMES(TERM, a, b, c, d) TERM(a) TERM(b) TERM(c) TERM(d)
+#define ROWS(NEXT, TERM, LAST)                                                                                         \
+    NEXT(0)                                                                                                            \
+    FOUR_TIMES(TERM, 0, 4, 8, 12)                                                                                      \
+    NEXT(8) FOUR_TIMES(TERM, 16, 20, 24, 28) NEXT(16) FOUR_TIMES(TERM, 32, 36, 40, 44) NEXT(24) TERM(48) TERM(52) LAST
+#define SAME_ROW(at) ADD_ROW
+#define PAIRS_SHIFTED ROWS(SHIFT_ROW, PAIR_SHIFT, PAIR_SHIFT_HIGH("r10") PAIR_SHIFT_HIGH("r11"))
+#define PAIRS_ADDED ROWS(SAME_ROW, PAIR_ADD, PAIR_ADD_HIGH("r10") PAIR_ADD_HIGH("r11"))
 
-NAKED void ppn_m0_pairs8(const ppn_m0_run *run UNUSED) {
-    __asm__(
-        ".syntax unified\n"
-        "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
-        "sub sp, #68\n ldmia r0!, {r1-r6}\n mov lr, r1\n mov r8, r2\n mov r9, r3\n"
-        "lsls r5, r5, #2\n adds r5, r4\n mov r10, r5\n mov r5, r4\n str r6, [sp, #64]\n ldr r0, [r0]\n mov r12, r0\n"
-        "movs r0, #0\n movs r1, #0\n movs r2, #0\n movs r3, #0\n mov r4, sp\n"
-        "stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n stmia r4!, {r0-r3}\n b 1f\n"
-        "2: " /* a shift, or nothing */
-        "cmp r4, #31\n bls 3f\n movs r4, #32\n add lr, r4\n b 4f\n"
-        "3: mov r11, r5\n movs r5, #0\n" SHIFT_ROW(0, 0, 4, 8, 12) SHIFT_ROW(8, 16, 20, 24, 28)
-            SHIFT_ROW(16, 32, 36, 40, 44) SHIFT_ROW(
-                24, 48, 52, 56,
-                60) "mov r5, r11\n movs r4, #32\n add lr, r4\n b 4f\n"
-                    "1: ldmia r5!, {r3}\n mov r4, r12\n subs r4, r4, r3\n beq 6f\n b 2b\n"
-                    "6: mov r4, lr\n" ADD_ROW(0, 4, 8, 12) ADD_ROW(16, 20, 24, 28) ADD_ROW(32, 36, 40, 44) ADD_ROW(
-                        48, 52, 56,
-                        60) "mov lr, r4\n"
-                            "4: add r8, r9\n cmp r5, r10\n beq 5f\n b 1b\n"
-                            "5: ldr r0, [sp, #64]\n mov r1, sp\n"
-                            "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n"
-                            "ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n ldmia r1!, {r4-r7}\n stmia r0!, {r4-r7}\n add "
-                            "sp, #68\n" LEAVE);
+NAKED static void ppn_m0_pairs8(const int32_t *left UNUSED, const void *right UNUSED, int32_t *out UNUSED,
+                                int32_t top UNUSED, int32_t step UNUSED) {
+    __asm__(".syntax unified\n" SAVE ENTER "mov lr, r7\n movs r5, #0\n b 1f\n"
+            "5: " EXIT "2: cmp r4, #0\n blt 5b\n beq 6f\n movs r4, #32\n b 4f\n"
+            "6: mov r4, lr\n" PAIRS_ADDED "mov lr, r4\n add r8, r9\n"
+            "1: mov r6, lr\n ldmia r6!, {r4}\n mov lr, r6\n add r4, r12\n"
+            "subs r3, r4, #1\n cmp r3, #30\n bls 3f\n b 2b\n"
+            "3: " PAIRS_SHIFTED "movs r4, #32\n 4: add lr, r4\n add r8, r9\n b 1b\n");
 }
 
 /* One right block, r7, after another against one left block, whose columns come from [sp, #16 i]: r8 the sums, r9 the
@@ -125,9 +116,7 @@ NAKED void ppn_m0_pairs8(const ppn_m0_run *run UNUSED) {
         TERMS(32, BACK, 32, 36, 40, 44) TERMS(48, "", 48, 52, 56, 60) "b 8b\n"
 
 NAKED void ppn_m0_outer(ppn_m0_row *row UNUSED) {
-    __asm__(".syntax unified\n"
-            "push {r4-r7, lr}\n mov r4, r8\n mov r5, r9\n mov r6, r10\n mov r7, r11\n push {r4-r7}\n"
-            "sub sp, #92\n str r0, [sp, #80]\n"
+    __asm__(".syntax unified\n" SAVE "sub sp, #92\n str r0, [sp, #80]\n"
             "ldr r1, [r0, #4]\n mov r8, r1\n ldr r1, [r0, #20]\n mov r10, r1\n ldr r1, [r0, #24]\n mov r11, r1\n"
             "ldr r1, [r0, #8]\n str r1, [sp, #64]\n ldr r1, [r0, #12]\n str r1, [sp, #68]\n"
             "ldr r1, [r0, #28]\n str r1, [sp, #72]\n ldr r1, [r0, #32]\n str r1, [sp, #76]\n"
@@ -285,8 +274,8 @@ NAKED static void ppn_m0_left(const int32_t *x UNUSED, int16_t *m UNUSED, int up
     __asm__(".syntax unified\n" EACH(LEFT_SHIFT) "bx lr\n");
 }
 
-static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m, int wide,
-                               int *flags) {
+PPN_SMALL static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_rounding *random, void *m,
+                                         int wide, int *flags) {
     int16_t block[16];
     e = ppn_encode_plain(x, e, bits, random ? *random : PPN_NEAREST, block, flags);
     if (wide)
@@ -297,7 +286,7 @@ static int ppn_m0_encode_plain(const int32_t *x, int e, int bits, const ppn_roun
 }
 
 /* Mantissas beyond +-|top|, or that wrapped there, to it. */
-static void ppn_m0_limit(const int32_t *x, int top, void *m, int wide) {
+PPN_SMALL static void ppn_m0_limit(const int32_t *x, int top, void *m, int wide) {
     LANES {
         int found = wide ? ((int16_t *)m)[l] : ((int8_t *)m)[l], limit = x[l] < 0 ? -top : top;
         if (found <= top && found >= -top) continue;
@@ -359,19 +348,28 @@ SPREAD(extern, ppn_m0_spread16, "ldrh", "sxth", AT(0, 2, 4, 6), AT(8, 10, 12, 14
 SPREAD(static, ppn_m0_spread16_turned, "ldrh", "sxth", AT(0, 8, 16, 24), AT(2, 10, 18, 26), AT(4, 12, 20, 28),
        AT(6, 14, 22, 30))
 
+typedef void ppn_m0_spreading(const void *block, int32_t *words, int up);
+static ppn_m0_spreading *ppn_m0_spreading_of(const ppn_run *run) {
+    if (run->wide) return run->turned ? ppn_m0_spread16_turned : ppn_m0_spread16;
+    return run->turned ? ppn_m0_spread8_turned : ppn_m0_spread8;
+}
+
+static void ppn_m0_spread_blocks(const ppn_run *run, int from, int count, int up, ppn_m0_spreading *spread,
+                                 int32_t *words, int stride) {
+    int step = run->step * (run->wide ? 32 : 16);
+    const int8_t *at = (const int8_t *)run->mantissas + from * step;
+    for (; count; count--, at += step, words += stride) spread(at, words, up);
+}
+
 void ppn_m0_spread_block(const ppn_run *run, int block, int up, int32_t *words) {
-    const int8_t *at = (const int8_t *)run->mantissas + block * run->step * (run->wide ? 32 : 16);
-    if (run->wide)
-        run->turned ? ppn_m0_spread16_turned(at, words, up) : ppn_m0_spread16(at, words, up);
-    else
-        run->turned ? ppn_m0_spread8_turned(at, words, up) : ppn_m0_spread8(at, words, up);
+    ppn_m0_spread_blocks(run, block, 1, up, ppn_m0_spreading_of(run), words, 0);
 }
 
 /* a0 + a1 2^16, a2 + a3 2^16 of every four bytes, aligned. */
 #define PAIRS                                                                                                          \
     "ldmia r0!, {r2}\n sxtb r3, r2\n lsls r4, r2, #16\n asrs r4, r4, #24\n lsls r4, r4, #16\n adds r3, r4\n"           \
     "asrs r4, r2, #16\n sxtb r4, r4\n asrs r2, r2, #24\n lsls r2, r2, #16\n adds r4, r2\n stmia r1!, {r3, r4}\n"
-NAKED static void ppn_m0_pair_left(const int8_t *block UNUSED, int32_t *words UNUSED) {
+NAKED static void ppn_m0_pair_left(const void *block UNUSED, int32_t *words UNUSED, int up UNUSED) {
     __asm__(".syntax unified\n push {r4, lr}\n" PAIRS PAIRS PAIRS PAIRS "pop {r4, pc}\n");
 }
 
@@ -385,44 +383,46 @@ void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pa
     }
 }
 
-static void ppn_m0_exps(const ppn_run *run, int from, int count, ppn_m0_side *side) {
+static int ppn_m0_exp(int e) { return e == PPN_ZERO_EXP ? PPN_M0_NONE : e; }
+
+void ppn_m0_spread(const ppn_run *run, int from, int count, int up, ppn_m0_side *side) {
+    ppn_m0_spread_blocks(run, from, count, up, ppn_m0_spreading_of(run), side->words, 16);
     const int8_t *e = run->exps + from * run->step;
     side->most = PPN_M0_NONE;
     for (int k = 0; k < count; k++, e += run->step) {
-        side->exps[k] = *e == PPN_ZERO_EXP ? PPN_M0_NONE : *e;
+        side->exps[k] = ppn_m0_exp(*e);
         side->most = ppn_max(side->most, side->exps[k]);
     }
 }
 
-void ppn_m0_spread(const ppn_run *run, int from, int count, int up, ppn_m0_side *side) {
-    for (int k = 0; k < count; k++) ppn_m0_spread_block(run, from + k, up, side->words + 16 * k);
-    ppn_m0_exps(run, from, count, side);
-}
-
-/* sums[k] = left[k] + right[k step] for left up to |end|; answers the largest. */
-NAKED static int32_t ppn_m0_align(const int32_t *left UNUSED, const int8_t *right UNUSED, int32_t *sums UNUSED,
-                                  const int32_t *end UNUSED, int32_t step UNUSED) {
-    __asm__(".syntax unified\n push {r4-r7, lr}\n ldr r7, [sp, #20]\n movs r6, #1\n lsls r6, r6, #31\n mov lr, r6\n"
-            "movs r6, #0\n"
-            "1: ldmia r0!, {r4}\n ldrsb r5, [r1, r6]\n adds r6, r7\n adds r5, #128\n beq 2f\n adds r4, r5\n"
-            "subs r4, #128\n 3: stmia r2!, {r4}\n cmp r4, lr\n ble 4f\n mov lr, r4\n"
+/* Into each of the records, |stride| bytes apart: left[k] - 128 - right[k step], the exponent sum turned over, for left
+ * up to |end|; answers the least. */
+NAKED static int32_t ppn_m0_align(const int32_t *left UNUSED, const int8_t *right UNUSED, int32_t *records UNUSED,
+                                  const int32_t *end UNUSED, int32_t step UNUSED, int32_t stride UNUSED) {
+    __asm__(".syntax unified\n push {r4-r7, lr}\n ldr r7, [sp, #20]\n ldr r4, [sp, #24]\n mov r12, r4\n"
+            "movs r6, #1\n lsls r6, r6, #30\n mov lr, r6\n movs r6, #0\n"
+            "1: ldmia r0!, {r4}\n ldrsb r5, [r1, r6]\n adds r6, r7\n adds r5, #128\n beq 2f\n subs r4, r5\n"
+            "3: str r4, [r2]\n add r2, r12\n cmp r4, lr\n bge 4f\n mov lr, r4\n"
             "4: cmp r0, r3\n bne 1b\n mov r0, lr\n pop {r4-r7, pc}\n"
-            "2: movs r4, #1\n lsls r4, r4, #14\n rsbs r4, r4, #0\n b 3b\n");
+            "2: movs r4, #1\n lsls r4, r4, #14\n b 3b\n");
 }
 
-static void ppn_m0_lay_out(const ppn_run *run, const ppn_run *right, int from, int count, ppn_m0_side *side) {
-    if (right->turned == PPN_M0_PAIRS) {
-        const int8_t *at = (const int8_t *)run->mantissas + from * 16;
-        for (int k = 0; k < count; k++) ppn_m0_pair_left(at + 16 * k, side->words + 8 * k);
-        ppn_m0_exps(run, from, count, side);
-    } else
-        ppn_m0_spread(run, from, count, run->bits + right->bits <= 30, side);
+/* Blocks |from| to |from| + |count| of a run into records. */
+static void ppn_m0_lay_out(const ppn_run *run, int from, int count, ppn_m0_factor *left) {
+    ppn_m0_spreading *spread = left->sum == ppn_m0_pairs8 ? ppn_m0_pair_left : ppn_m0_spreading_of(run);
+    const int8_t *e = run->exps + from * run->step;
+    for (int k = 0; k < count; k++, e += run->step) left->exps[k] = 128 - ppn_m0_exp(*e);
+    ppn_m0_spread_blocks(run, from, count, left->up, spread, left->records + 1, left->stride);
+    left->records[count * left->stride] = PPN_M0_END;
 }
 
 static void ppn_m0_choose(const ppn_run *b, int wide, ppn_m0_factor *left) {
-    left->room = b->turned == PPN_M0_PAIRS ? PPN_M0_PACKED : PPN_M0_BLOCKS;
-    left->fewer = b->turned == PPN_M0_PAIRS ? 0 : wide ? 1 : -1;
-    if (b->turned == PPN_M0_PAIRS)
+    int pairs = b->turned == PPN_M0_PAIRS;
+    left->room = pairs ? PPN_M0_PACKED : PPN_M0_BLOCKS;
+    left->stride = pairs ? 9 : 17;
+    left->up = !pairs && !wide;
+    left->fewer = pairs ? 0 : wide ? 1 : -1;
+    if (pairs)
         left->sum = ppn_m0_pairs8;
     else if (wide)
         left->sum = b->turned ? ppn_m0_wide16_turned : ppn_m0_wide16;
@@ -433,47 +433,36 @@ static void ppn_m0_choose(const ppn_run *b, int wide, ppn_m0_factor *left) {
 }
 
 void ppn_m0_make_ready(const ppn_run *run, const ppn_run *right, int n, int headroom, ppn_m0_factor *left) {
-    ppn_m0_run ready = {
-        left->side.words, NULL, right->step * (right->wide ? 32 : 16), left->sums, (uint32_t)n, NULL, 0};
     ppn_m0_choose(right, run->bits + right->bits > 30, left);
-    left->run = ready;
+    left->step = right->step * (right->wide ? 32 : 16);
     left->n = n;
     left->headroom = headroom;
-    if (n <= left->room) ppn_m0_lay_out(run, right, 0, n, &left->side);
+    if (n <= left->room) ppn_m0_lay_out(run, 0, n, left);
+}
+
+/* The exponent sums of |count| pairs, turned over, into the records; answers the least. */
+static int ppn_m0_pairs(ppn_m0_factor *left, const ppn_run *b, int from, int count) {
+    const int32_t *exps = left->exps;
+    return ppn_m0_align(exps, b->exps + from * b->step, left->records, exps + count, b->step, left->stride * 4);
 }
 
 /* The sum over those pairs whose right blocks begin at |mantissas|; |top|: the largest exponent, headroom included. */
-static void ppn_m0_sum(ppn_m0_factor *left, const void *mantissas, int top, int32_t *out) {
-    left->run.right = mantissas;
-    left->run.out = out;
-    left->run.top = top - left->fewer;
-    left->sum(&left->run);
+static void ppn_m0_sum(const ppn_m0_factor *left, const void *mantissas, int top, int32_t *out) {
+    left->sum(left->records, mantissas, out, top - left->fewer, left->step);
 }
 
-/* The exponent sums of |count| pairs, into left->sums; answers the largest. */
-static int ppn_m0_pairs(ppn_m0_factor *left, const ppn_run *b, int from, int count) {
-    const int32_t *exps = left->side.exps;
-    return ppn_m0_align(exps, b->exps + from * b->step, left->sums, exps + count, b->step);
-}
-
-/* Runs longer than what is spread at a time: first all exponents, then part after part. */
-static int ppn_m0_long_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
+/* Runs longer than what is laid out at a time: part after part. */
+PPN_SMALL static int ppn_m0_long_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
     int32_t part[16];
-    int top = PPN_M0_NONE;
+    int top = ppn_run_top(a, b, left->n);
     memset(out, 0, sizeof part);
-    for (int from = 0, count; from < left->n; from += count) {
-        count = ppn_min(left->n - from, left->room);
-        ppn_m0_exps(a, from, count, &left->side);
-        top = ppn_max(top, ppn_m0_pairs(left, b, from, count));
-    }
-    if (top < PPN_M0_NONE / 2) return PPN_EMPTY_EXP;
+    if (top == UNUSED_TERM) return PPN_EMPTY_EXP;
     top += left->headroom;
     for (int from = 0, count; from < left->n; from += count) {
         count = ppn_min(left->n - from, left->room);
-        ppn_m0_lay_out(a, b, from, count, &left->side);
+        ppn_m0_lay_out(a, from, count, left);
         ppn_m0_pairs(left, b, from, count);
-        left->run.count = (uint32_t)count;
-        ppn_m0_sum(left, (const int8_t *)b->mantissas + from * left->run.step, top, part);
+        ppn_m0_sum(left, (const int8_t *)b->mantissas + from * left->step, top, part);
         LANES out[l] += part[l];
     }
     return top;
@@ -481,7 +470,7 @@ static int ppn_m0_long_product(const ppn_run *a, ppn_m0_factor *left, const ppn_
 
 int ppn_m0_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out) {
     if (left->n > left->room) return ppn_m0_long_product(a, left, b, out);
-    int top = ppn_m0_pairs(left, b, 0, left->n);
+    int top = -ppn_m0_pairs(left, b, 0, left->n);
     if (top < PPN_M0_NONE / 2) {
         memset(out, 0, 16 * sizeof *out);
         return PPN_EMPTY_EXP;
@@ -489,6 +478,10 @@ int ppn_m0_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int3
     top += left->headroom;
     ppn_m0_sum(left, b->mantissas, top, out);
     return top;
+}
+
+PPN_SMALL int ppn_m0_rare_product(const ppn_run *a, const ppn_run *b, int n, int headroom, int32_t *out) {
+    return ppn_run_product(a, b, n, headroom, out);
 }
 
 /* Put products |x| into the rows of |sink| that are not encoded. */

@@ -13,31 +13,27 @@
 #define PPN_M0_BLOCKS 32         /* blocks spread at a time: 2 KiB of stack */
 #define PPN_M0_PACKED 64         /* blocks packed at a time */
 #define PPN_M0_NONE (-(1 << 14)) /* exponent of a zero block: far below all others */
+#define PPN_M0_END (-(1 << 30))  /* no shift is negative */
 
-/* A side spread, 16 words a block, or packed, 8 words; and its exponents. */
+/* A side spread, 16 words a block, and its exponents. */
 typedef struct {
-    int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_PACKED];
+    int32_t words[PPN_M0_BLOCKS * 16], exps[PPN_M0_BLOCKS];
     int32_t most; /* the largest exponent */
 } ppn_m0_side;
 
-/* Sum over |count| pairs of one output block: the shift of a pair is |top| less its |exps|, if that is 1 to 31. */
-typedef struct {
-    const int32_t *left;
-    const void *right;
-    int32_t step; /* bytes from one right block to the next */
-    const int32_t *exps;
-    uint32_t count;
-    int32_t *out;
-    int32_t top;
-} ppn_m0_run;
+/* A sum over pairs of one output block. |left| is a record for each: a number that |top| turns into the pair's shift,
+ * and the left block, 16 words or packed 8; behind them PPN_M0_END. Right blocks are |step| bytes apart. A pair shifted
+ * by more than 31 is left out. */
+typedef void ppn_m0_run(const int32_t *left, const void *right, int32_t *out, int32_t top, int32_t step);
 
-/* A left run made ready for many right ones. */
+/* A left run made ready for many right ones of one kind. */
 typedef struct {
-    ppn_m0_side side;
-    ppn_m0_run run; /* |right|, |out| and |top| change from product to product */
-    int32_t sums[PPN_M0_PACKED];
-    void (*sum)(const ppn_m0_run *run);
-    int n, room, headroom, fewer; /* ...; how many bits fewer the kernels shift than the specification does */
+    int32_t records[PPN_M0_PACKED * 9 + 1]; /* or PPN_M0_BLOCKS * 17 + 1 */
+    int32_t exps[PPN_M0_PACKED];            /* 128 less those of its blocks */
+    ppn_m0_run *sum;
+    int n, room, headroom, step;
+    int stride, up,
+        fewer; /* words of a record; mantissas are doubled; how many bits fewer than in spec.md are shifted */
 } ppn_m0_factor;
 
 /* One block row of an outer product: |count| right blocks times one left block. Shifts as above. */
@@ -53,15 +49,6 @@ typedef struct {
     int32_t safe;        /* from this shift on every term is common */
 } ppn_m0_row;
 
-/* Narrow: p + q <= 30, left words doubled, shifts one more. Wide: p + q = 32, shifts one less. */
-void ppn_m0_narrow8(const ppn_m0_run *run);
-void ppn_m0_narrow8_turned(const ppn_m0_run *run);
-void ppn_m0_narrow16(const ppn_m0_run *run);
-void ppn_m0_narrow16_turned(const ppn_m0_run *run);
-void ppn_m0_wide16(const ppn_m0_run *run);
-void ppn_m0_wide16_turned(const ppn_m0_run *run);
-/* Both sides 8 bits wide and packed: |left| 8 words a block, shifts as they are. */
-void ppn_m0_pairs8(const ppn_m0_run *run);
 void ppn_m0_outer(ppn_m0_row *row);
 
 /* Spread |count| blocks of a run from block |from| on: words are mantissas times 2^up. */
@@ -77,6 +64,9 @@ void ppn_m0_pack(const uint8_t *matrix, uint32_t blocks, int turned, uint8_t *pa
 
 /* The product of the run |a|, made ready, and another; answers its exponent. */
 int ppn_m0_product(const ppn_run *a, ppn_m0_factor *left, const ppn_run *b, int32_t *out);
+
+/* ppn_run_product(), once for all. */
+int ppn_m0_rare_product(const ppn_run *a, const ppn_run *b, int n, int headroom, int32_t *out);
 
 #endif
 #endif

@@ -42,8 +42,8 @@ static inline void ppn_accumulate_wide(ppn_accumulator *a, const int64_t *x, int
 }
 
 /* One pair by the plain way; any widths, any alignment. */
-static inline void ppn_outer_block(ppn_accumulator *a, const ppn_run *left, uint32_t m, const ppn_run *right,
-                                   uint32_t n, int32_t *sums) {
+static inline PPN_SMALL void ppn_outer_block(ppn_accumulator *a, const ppn_run *left, uint32_t m, const ppn_run *right,
+                                             uint32_t n, int32_t *sums) {
     int16_t x[16], y[16];
     int e = left->exps[m] + right->exps[n];
     ppn_load_block(left, (int)m, x);

@@ -8,6 +8,7 @@
 
 #include "block.h"
 #include "cortexm0.h"
+#include "cortexm4.h"
 #include "simd.h"
 
 #define PPN_SPREAD 64 /* longest run whose left side is spread over vector lanes beforehand */
@@ -149,6 +150,9 @@ typedef struct {
 #elif PPN_M0
     int spread;
     ppn_m0_factor left;
+#elif PPN_M4
+    int spread;
+    ppn_m4_factor left;
 #endif
 } ppn_ready;
 
@@ -165,6 +169,9 @@ static inline void ppn_make_ready(ppn_ready *r, ppn_run run, int n, const ppn_ru
 #elif PPN_M0
     r->spread = run.exps && run.bits + bits != 31; /* 31 bits: a shift of 1, which the assembly does not know */
     if (r->spread) ppn_m0_make_ready(&r->run, right, n, r->headroom, &r->left);
+#elif PPN_M4
+    r->spread = ppn_m4_takes(&r->run, right, n);
+    if (r->spread) ppn_m4_make_ready(&r->run, right, n, r->headroom, &r->left);
 #endif
 }
 
@@ -187,7 +194,10 @@ static inline int ppn_ready_product(ppn_ready *r, const ppn_run *b, int32_t *out
         return top == UNUSED_TERM ? PPN_EMPTY_EXP : top + r->headroom;
     }
 #elif PPN_M0
-    if (r->spread) return ppn_m0_product(&r->run, &r->left, b, out);
+    return r->spread ? ppn_m0_product(&r->run, &r->left, b, out)
+                     : ppn_m0_rare_product(&r->run, b, r->n, r->headroom, out);
+#elif PPN_M4
+    if (r->spread) return ppn_m4_product(&r->left, b, out);
 #endif
     return ppn_run_product(&r->run, b, r->n, r->headroom, out);
 }
