@@ -62,7 +62,8 @@ def test_every_condition_has_its_part_of_the_loss() -> None:
     assert progress.loss == pytest.approx(progress.residual + sum(progress.conditions.values()))
     assert progress.unknowns == {"speed": 1.5}
     again = Solver(Everything(), one.network, precision="float32")
-    at = again._draw().conditions[1].points
+    drawn = again._draw().conditions
+    at = drawn.points[drawn.targets[1][0]]
     gap = again.predict(at) - at.sum(axis=1)  # sensors read the sum of their coordinates
     assert progress.conditions["sensors"] == pytest.approx(sensors.weight * np.mean(gap**2), rel=1e-4)
 

@@ -6,7 +6,7 @@
 #ifndef PPN_PACKED_H
 #define PPN_PACKED_H
 
-#include "../src/chunk_simd.h"
+#include "../src/rows_simd.h"
 #include "host.h"
 
 #if PPN_SIMD

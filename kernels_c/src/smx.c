@@ -26,8 +26,9 @@ int ppn_encode(uint32_t count, const int32_t *x, const int16_t *x_exps, uint8_t 
         ppn_chunk chunk;
         for (uint32_t k = 0; k < PPN_CHUNK; k++, x += 16) chunk.x[k] = ppn_get_simd(x);
         chunk.e = ppn_get16_simd(x_exps);
-        ppn_encode_chunks(&chunk, 1, PPN_CHUNK, ppn_all_simd(bits), NULL, &flags);
-        ppn_put16_blocks(mantissas, chunk.x, PPN_CHUNK);
+        ppn_turn_simd(chunk.x);
+        ppn_encode_chunk(&chunk, PPN_CHUNK, ppn_all_simd(bits), NULL, &flags);
+        ppn_put16_chunk(mantissas, chunk.x, PPN_CHUNK);
         ppn_put8_simd(exps, chunk.e);
         x_exps += PPN_CHUNK, mantissas += PPN_CHUNK * 16, exps += PPN_CHUNK;
     }
