@@ -1,5 +1,5 @@
 /* backward.c: cotangents through a network, and the gradients they leave (spec 6, 7). */
-#include "jet_simd.h"
+#include "layer_simd.h"
 #include "pass.h"
 #include "rows_simd.h"
 
@@ -187,7 +187,7 @@ static void ppn_return_stage(ppn_return *b, uint32_t i) {
     int summed = 0, returned = !i;
 #if PPN_SIMD
     summed = ppn_outer_rows(b, i);
-    if (i) returned = b->pass.net->stages[i - 1].closes ? ppn_return_jets(b, i) : ppn_return_rows(b, i);
+    if (i) returned = b->pass.net->stages[i - 1].closes ? ppn_return_layer(b, i) : ppn_return_rows(b, i);
 #endif
     for (uint32_t at = b->pass.first; at < b->pass.end; at++) {
         ppn_enter_return(b, i, at);

@@ -113,6 +113,11 @@ static inline ppn_lanes ppn_element(const ppn_lanes *pairs, int l) {
     return l % 2 ? ppn_high16_simd(pairs[l / 2]) : ppn_low16(pairs[l / 2]);
 }
 
+/* The element, its sign in all lanes' high halves. */
+static inline ppn_lanes ppn_wide_element(const ppn_lanes *pairs, int l) {
+    return ppn_asr_simd(l % 2 ? pairs[l / 2] : ppn_left_simd(pairs[l / 2], 16), 16);
+}
+
 /* Write |count| blocks, whose lanes fit. */
 static inline void ppn_put16_chunk(int16_t *to, const ppn_lanes x[16], uint32_t count) {
     int16_t all[16 * PPN_CHUNK];

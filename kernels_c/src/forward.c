@@ -1,5 +1,5 @@
 /* forward.c: microbatches through a network (spec 4, 5). */
-#include "jet_simd.h"
+#include "layer_simd.h"
 #include "pass.h"
 #include "rows_simd.h"
 
@@ -107,7 +107,7 @@ static void ppn_forward_one(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *
 static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t *out, int16_t *out_exps) {
 #if PPN_SIMD
     int closes = p->net->stages[i].closes, last = i + 1 == p->net->stage_count;
-    if (closes && !last && ppn_forward_jets(p, i)) return;
+    if (closes && !last && ppn_forward_layer(p, i)) return;
     if (!closes && ppn_forward_rows(p, i)) return;
     if (last && ppn_forward_outputs(p, i, out, out_exps)) return;
 #endif

@@ -1,9 +1,9 @@
-/* jet_simd.h: a layer's product, activation and its transpose for jets, a chunk of block columns at a time. Internal.
+/* layer_simd.h: a layer's product, activation and its transpose, a chunk of block columns at a time. Internal.
  * The plain way (forward.c, backward.c) gives the same bits; it writes every pre-activation to memory. */
-#ifndef PPN_JET_SIMD_H
-#define PPN_JET_SIMD_H
+#ifndef PPN_LAYER_SIMD_H
+#define PPN_LAYER_SIMD_H
 
-#include "chunk_simd.h"
+#include "activation_simd.h"
 #include "pass.h"
 
 #if PPN_SIMD
@@ -112,69 +112,6 @@ static inline void ppn_chunk_bias(const ppn_biases *b, ppn_chunk *c) {
 
 /* ---- forward --------------------------------------------------------------------------------------------------- */
 
-/* ppn_curve of a chunk. Of p1 and p2 the low halves alone, as ppn_madd_simd() wants one factor. */
-typedef struct {
-    ppn_chunk h;
-    ppn_lanes p1[16], p2[16], p3[16];
-} ppn_curves;
-
-/* ppn_curve_at() for tanh, its second and third derivative only if |bends|; |z| as encoded */
-static inline void ppn_tanh_chunk(const ppn_chunk *z, int bends, ppn_curves *c) {
-    ppn_lanes zero = ppn_all_simd(0), s = ppn_add_simd(z->e, ppn_all_simd(22)), most = ppn_all_simd((1 << 25) - 1);
-    ppn_lanes up = ppn_max_simd(ppn_min_simd(s, ppn_all_simd(25)), zero), fit = ppn_down_by_simd(most, up);
-    ppn_shift by = ppn_shift_by(ppn_max_simd(ppn_sub_simd(zero, s), zero));
-    for (int l = 0; l < 16; l++) {
-        ppn_lanes size = ppn_abs_simd(ppn_shifted(z->x[l], by));
-        ppn_lanes x = ppn_above_simd(size, fit, most, ppn_left_by_simd(size, up));
-        ppn_lanes pairs = ppn_pairs_simd(PPN_TANH_TABLE, ppn_down_simd(x, 15)); /* none is negative */
-        ppn_lanes low = ppn_low16(pairs), f = ppn_and_simd(x, ppn_all_simd(32767));
-        ppn_lanes rise = ppn_rnd_madd_simd(ppn_sub_simd(ppn_high16_simd(pairs), low), f, 15);
-        ppn_lanes h = ppn_signed_simd(ppn_add_simd(low, rise), z->x[l]), minus = ppn_sub_simd(zero, h);
-        ppn_lanes one = ppn_all_simd((1 << 30) + (1 << 15)); /* and half of what is rounded away */
-        ppn_lanes p1 = ppn_asr_simd(ppn_madd_onto_simd(one, ppn_low16(h), minus), 16); /* >= 0 */
-        c->h.x[l] = h;
-        c->p1[l] = p1;
-        if (!bends) continue;
-        ppn_lanes p2 = ppn_low16(ppn_rnd_madd_simd(p1, minus, 14)), twice = ppn_add_simd(p1, p1);
-        x = ppn_madd_onto_simd(ppn_all_simd(1 << 13), p1, ppn_sub_simd(zero, twice)); /* >= -2^15 */
-        c->p2[l] = p2;
-        c->p3[l] = ppn_asr_simd(ppn_madd_onto_simd(x, p2, minus), 14);
-    }
-}
-/* The same of other activations, a block at a time. */
-static inline void ppn_plain_chunk(int activation, const ppn_chunk *z, uint32_t count, ppn_curves *c) {
-    int32_t e[PPN_CHUNK];
-    int16_t m[16 * PPN_CHUNK], h[16 * PPN_CHUNK] = {0}, p[3][16 * PPN_CHUNK] = {{0}};
-    ppn_lanes pairs[4][8];
-    ppn_put_simd(e, z->e);
-    ppn_put_turned16_simd(m, z->x);
-    for (uint32_t n = 0; n < count; n++) {
-        ppn_block block;
-        ppn_curve curve;
-        PPN_COPY(block.m, m + 16 * n);
-        block.e = e[n];
-        ppn_curve_at(activation, &block, &curve);
-        PPN_COPY(h + 16 * n, curve.h);
-        PPN_COPY(p[0] + 16 * n, curve.p1);
-        PPN_COPY(p[1] + 16 * n, curve.p2);
-        PPN_COPY(p[2] + 16 * n, curve.p3);
-    }
-    ppn_get_turned16_simd(h, pairs[3]);
-    for (int k = 0; k < 3; k++) ppn_get_turned16_simd(p[k], pairs[k]);
-    for (int l = 0; l < 16; l++) {
-        c->h.x[l] = ppn_asr_simd(ppn_left_simd(ppn_element(pairs[3], l), 16), 16);
-        c->p1[l] = ppn_element(pairs[0], l);
-        c->p2[l] = ppn_element(pairs[1], l);
-        c->p3[l] = ppn_asr_simd(ppn_left_simd(ppn_element(pairs[2], l), 16), 16);
-    }
-}
-static inline void ppn_curve_chunk(int activation, const ppn_chunk *z, uint32_t count, int bends, ppn_curves *c) {
-    if (activation == PPN_TANH)
-        ppn_tanh_chunk(z, bends, c);
-    else
-        ppn_plain_chunk(activation, z, count, c);
-}
-
 /* The chunk of a layer that is worked on. */
 typedef struct {
     ppn_layer_out to;
@@ -200,44 +137,54 @@ static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_l
     memcpy(l->to.slopes.exps + at, exps, l->count * sizeof *exps);
 }
 
-/* Stream 0, from its encoded pre-activations. */
-static inline void ppn_put_base(ppn_layer_chunk *l, const ppn_chunk *z) {
+/* A stream of values of the network, from its encoded pre-activations. */
+static inline void ppn_put_value_chunk(ppn_layer_chunk *l, uint32_t stream, const ppn_chunk *z) {
     const ppn_pass *p = l->to.pass;
-    ppn_curve_chunk(p->net->activation, z, l->count, p->streams > 1, &l->curve);
-    ppn_put16_chunk(ppn_p1(&l->to.slopes, 0, l->column), l->curve.p1, l->count);
+    int bends = p->streams > 1 && p->net->mode == PPN_JET;
+    ppn_curve_chunk(p->net->activation, z, bends, &l->curve);
+    ppn_put16_chunk(ppn_p1(&l->to.slopes, stream, l->column), l->curve.p1, l->count);
     l->curve.h.e = ppn_all_simd(-15);
-    ppn_put_output(l, 0, &l->curve.h);
+    ppn_chunk h = l->curve.h; /* encoding replaces it, and steps start from it */
+    ppn_put_output(l, stream, &h);
 }
-/* ppn_jet() */
-static inline void ppn_put_jet(ppn_layer_chunk *l, uint32_t stream, const ppn_chunk *a, const ppn_chunk *s) {
-    const ppn_curves *c = &l->curve;
-    ppn_lanes ea = ppn_reach(a->e), of_s = ppn_sub_simd(ppn_reach(s->e), ppn_all_simd(14)), of_q = ppn_add_simd(ea, ea);
-    ppn_lanes top = ppn_add_simd(ppn_max_simd(of_s, of_q), ppn_all_simd(1));
-    ppn_shift by_s = ppn_shift_by(ppn_sub_simd(top, of_s)), by_q = ppn_shift_by(ppn_sub_simd(top, of_q));
-    ppn_lanes d[16], n[16];
-    ppn_chunk odd, even;
-    odd.e = ppn_sub_simd(ea, ppn_all_simd(14));
-    even.e = top;
-    for (int k = 0; k < 16; k++) {
-        ppn_lanes am = a->x[k], sm = s->x[k], q = ppn_rnd_madd_simd(ppn_low16(am), am, 15);
-        odd.x[k] = ppn_madd_simd(c->p1[k], am);
-        d[k] = ppn_rnd_madd_simd(c->p2[k], am, 15);
-        even.x[k] = ppn_add_simd(ppn_shifted_madd(c->p1[k], sm, by_s), ppn_shifted_madd(c->p2[k], q, by_q));
-        ppn_lanes x = ppn_add_simd(ppn_shifted_madd(c->p2[k], sm, by_s), ppn_shifted_madd(c->p3[k], q, by_q));
-        n[k] = ppn_rnd_simd(x, 15);
+/* Streams of a pair: their outputs, and what is kept of their linearization. */
+static inline void ppn_put_pair(ppn_layer_chunk *l, uint32_t stream, ppn_pair_chunk *pair) {
+    ppn_put_kept(l, stream, pair->d, pair->ed);
+    ppn_put_kept(l, stream + 1, pair->n, pair->en);
+    ppn_put_output(l, stream, &pair->a);
+    ppn_put_output(l, stream + 1, &pair->s);
+}
+/* One or two further streams, from their encoded pre-activations, which finite steps limit; answers how many. */
+static inline uint32_t ppn_put_further(ppn_layer_chunk *l, uint32_t stream, ppn_chunk *z) {
+    ppn_pass *p = l->to.pass;
+    ppn_step_chunk step;
+    ppn_pair_chunk pair;
+    switch (p->net->mode) {
+    case PPN_NAIVE:
+        ppn_put_value_chunk(l, stream, z);
+        return 1;
+    case PPN_DIFFERENCE:
+        ppn_step(p->net->activation, &l->curve, z, l->count, &step, &p->flags);
+        ppn_put_kept(l, stream, step.kept, step.e);
+        ppn_put_output(l, stream, &step.delta);
+        return 1;
+    case PPN_ODD_EVEN:
+        ppn_odd_even_chunk(p->net->activation, &l->curve, z, z + 1, l->count, &pair, &p->flags);
+        break;
+    default:
+        ppn_jet_chunk(&l->curve, z, z + 1, &pair);
     }
-    ppn_put_kept(l, stream, d, odd.e);
-    ppn_put_kept(l, stream + 1, n, top);
-    ppn_put_output(l, stream, &odd);
-    ppn_put_output(l, stream + 1, &even);
+    ppn_put_pair(l, stream, &pair);
+    return 2;
 }
 
 static inline ppn_run ppn_panel_of(ppn_run row, uint32_t at) { return row.exps ? ppn_run_at(row, (int)at) : row; }
 
-/* Streams |from| .. of a microbatch: their pre-activations, encoded, and the base's biased, through the activation. */
-static inline void ppn_put_layer(ppn_layer_chunk *l, uint32_t from, uint32_t streams, const ppn_chunk *z) {
-    if (from == 0) ppn_put_base(l, z);
-    for (uint32_t r = from ? 0 : 1; r < streams; r += 2) ppn_put_jet(l, from + r, &z[r], &z[r + 1]);
+/* Streams |from| .. of a microbatch: their pre-activations, encoded, values' biased, through the activation. */
+static inline void ppn_put_layer(ppn_layer_chunk *l, uint32_t from, uint32_t streams, ppn_chunk *z) {
+    uint32_t r = 0;
+    if (from == 0) ppn_put_value_chunk(l, r++, z);
+    while (r < streams) r += ppn_put_further(l, from + r, z + r);
 }
 
 /* The end of those microbatches of a group from |first| on whose rows are worked on at once: PPN_ROWS, or one's. */
@@ -262,7 +209,7 @@ static inline void ppn_forward_some(ppn_layer_chunk *l, const ppn_columns *colum
             for (uint32_t r = from; r < from + streams; r++, x++) {
                 ppn_run row = ppn_stage_row(net, p->batch, p->tape, at, i, r);
                 ppn_chunk_product(ppn_panel_of(row, panel * columns->inner), columns, net->bits_weights, x);
-                if (r == 0) ppn_chunk_bias(&l->biases, x);
+                if (ppn_is_value(net, r)) ppn_chunk_bias(&l->biases, x);
                 ppn_encode_chunk(x, l->count, ppn_all_simd(16), NULL, &p->flags);
             }
         }
@@ -277,13 +224,13 @@ static inline void ppn_forward_some(ppn_layer_chunk *l, const ppn_columns *colum
 }
 
 /* Stage |i|, which closes, and its activation. Answers 0 where the plain way must do it. */
-static inline int ppn_forward_jets(ppn_pass *p, uint32_t i) {
+static inline int ppn_forward_layer(ppn_pass *p, uint32_t i) {
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
     ppn_run matrix = ppn_matrix_run(net, p->weights, i);
     uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s));
     int widest = i ? ppn_max(net->bits_base, net->bits_activations) : p->batch->bits_inputs;
-    if (net->mode != PPN_JET || inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
+    if (inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
     ppn_layer_chunk l;
     ppn_columns columns;
     l.to.pass = p;
@@ -322,46 +269,114 @@ static inline void ppn_put_cotangents(ppn_return_chunk *o, uint32_t row, ppn_chu
     ppn_encode_chunk(c, o->count, ppn_all_simd(p->net->bits_gradients), &seeds, &p->flags);
     ppn_store_chunk(ppn_row16_at(o->b->rows[1], o->blocks, o->row + row), o->blocks, 1, o->column, o->count, c);
 }
-/* A kept part of the linearization: its mantissas, and the exponents of its products with |c|. */
+/* A kept part of the linearization: its mantissas, its exponents, and those of its products with |c|. */
 static inline void ppn_kept_mantissas(const ppn_return_chunk *o, uint32_t stream, ppn_lanes pairs[8]) {
     ppn_get_pairs(o->slopes.changes + ((stream - 1) * o->slopes.blocks + o->column) * 16, o->count, pairs);
 }
-static inline ppn_lanes ppn_kept_exps(const ppn_return_chunk *o, uint32_t stream, const ppn_chunk *c) {
+static inline ppn_lanes ppn_kept(const ppn_return_chunk *o, uint32_t stream) {
     const int16_t *at = o->slopes.exps + (stream - 1) * o->slopes.blocks + o->column;
-    ppn_lanes e = ppn_get16_first_simd(at, o->count, PPN_FAR), empty = ppn_all_simd(PPN_EMPTY_EXP);
-    e = ppn_above_simd(e, empty, e, ppn_all_simd(PPN_FAR));
-    return ppn_add_simd(e, ppn_reach(c->e));
+    ppn_lanes e = ppn_get16_first_simd(at, o->count, PPN_FAR);
+    return ppn_above_simd(e, ppn_all_simd(PPN_EMPTY_EXP), e, ppn_all_simd(PPN_FAR));
+}
+static inline ppn_lanes ppn_kept_exps(const ppn_return_chunk *o, uint32_t stream, const ppn_chunk *c) {
+    return ppn_add_simd(ppn_kept(o, stream), ppn_reach(c->e));
+}
+/* Exponents of cotangents times slopes. */
+static inline ppn_lanes ppn_own_exps(const ppn_chunk *c) { return ppn_sub_simd(ppn_reach(c->e), ppn_all_simd(14)); }
+/* Those of stream 0's sum, before its headroom. */
+static inline ppn_lanes ppn_base_top(const ppn_return_chunk *o, const ppn_chunk *c) {
+    ppn_lanes top = ppn_own_exps(c);
+    for (uint32_t r = 1; r < o->b->pass.streams; r++) top = ppn_max_simd(top, ppn_kept_exps(o, r, &c[r]));
+    return top;
 }
 
-/* ppn_return_column() for jets: the encoded cotangents |c| after the activation become those before it. */
-static inline void ppn_return_jet(ppn_return_chunk *o, ppn_chunk *c) {
+/* A cotangent times the slopes |p1|, low halves in pairs. */
+static inline void ppn_return_value(const ppn_lanes p1[8], ppn_chunk *c) {
+    for (int l = 0; l < 16; l++) c->x[l] = ppn_madd_simd(ppn_element(p1, l), c->x[l]);
+    c->e = ppn_own_exps(c);
+}
+/* ppn_return_base() */
+static inline void ppn_return_base_chunk(const ppn_return_chunk *o, const ppn_lanes p1[8], ppn_chunk *c) {
     uint32_t streams = o->b->pass.streams;
-    ppn_lanes less = ppn_all_simd(14), of_h = ppn_sub_simd(ppn_reach(c[0].e), less), top = of_h;
-    ppn_lanes p1[8], d[8], n[8];
-    for (uint32_t r = 1; r < streams; r++) top = ppn_max_simd(top, ppn_kept_exps(o, r, &c[r]));
-    ppn_lanes base = ppn_add_simd(top, ppn_all_simd(ppn_length(streams - 1)));
-    ppn_shift by = ppn_shift_by(ppn_sub_simd(base, of_h));
-    ppn_get_pairs(ppn_p1(&o->slopes, 0, o->column), o->count, p1);
+    ppn_lanes base = ppn_add_simd(ppn_base_top(o, c), ppn_all_simd(ppn_length(streams - 1)));
+    ppn_shift by = ppn_shift_by(ppn_sub_simd(base, ppn_own_exps(c)));
     for (int l = 0; l < 16; l++) c[0].x[l] = ppn_shifted_madd(ppn_element(p1, l), c[0].x[l], by);
+    for (uint32_t r = 1; r < streams; r++) {
+        ppn_lanes change[8];
+        by = ppn_shift_by(ppn_sub_simd(base, ppn_kept_exps(o, r, &c[r])));
+        ppn_kept_mantissas(o, r, change);
+        for (int l = 0; l < 16; l++)
+            c[0].x[l] = ppn_add_simd(c[0].x[l], ppn_shifted_madd(ppn_element(change, l), c[r].x[l], by));
+    }
     c[0].e = base;
-    for (uint32_t r = 1; r < streams; r += 2) {
-        ppn_chunk *a = &c[r], *s = &c[r + 1];
-        ppn_lanes of_a = ppn_sub_simd(ppn_reach(a->e), less), of_s = ppn_kept_exps(o, r, s);
-        ppn_lanes odd = ppn_add_simd(ppn_max_simd(of_a, of_s), ppn_all_simd(1));
-        ppn_shift by_a = ppn_shift_by(ppn_sub_simd(odd, of_a)), by_s = ppn_shift_by(ppn_sub_simd(odd, of_s));
-        ppn_shift by_d = ppn_shift_by(ppn_sub_simd(base, ppn_kept_exps(o, r, a)));
-        ppn_shift by_n = ppn_shift_by(ppn_sub_simd(base, ppn_kept_exps(o, r + 1, s)));
-        ppn_kept_mantissas(o, r, d);
-        ppn_kept_mantissas(o, r + 1, n);
-        for (int l = 0; l < 16; l++) {
-            ppn_lanes p = ppn_element(p1, l), dm = ppn_element(d, l), am = a->x[l], sm = s->x[l];
-            ppn_lanes bent = ppn_shifted_madd(ppn_element(n, l), sm, by_n);
-            c[0].x[l] = ppn_add_simd(c[0].x[l], ppn_add_simd(ppn_shifted_madd(dm, am, by_d), bent));
-            a->x[l] = ppn_add_simd(ppn_shifted_madd(p, am, by_a), ppn_shifted_madd(dm, sm, by_s));
-            s->x[l] = ppn_madd_simd(p, sm);
-        }
-        a->e = odd;
-        s->e = ppn_sub_simd(ppn_reach(s->e), less);
+}
+/* ppn_stream_slope(), in low halves */
+static inline void ppn_stream_slopes(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8],
+                                     ppn_lanes slope[16]) {
+    ppn_fixing by = ppn_fix_by(ppn_kept(o, stream), 14);
+    ppn_lanes change[8];
+    ppn_kept_mantissas(o, stream, change);
+    for (int l = 0; l < 16; l++) {
+        ppn_lanes x = ppn_fixed(ppn_wide_element(change, l), by, 32767);
+        slope[l] = ppn_low16(ppn_clip_simd(ppn_add_simd(ppn_wide_element(p1, l), x), 32767));
+    }
+}
+static inline void ppn_return_difference_chunk(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8],
+                                               ppn_chunk *c) {
+    ppn_lanes slope[16];
+    ppn_stream_slopes(o, stream, p1, slope);
+    for (int l = 0; l < 16; l++) c->x[l] = ppn_madd_simd(slope[l], c->x[l]);
+    c->e = ppn_own_exps(c);
+}
+/* ppn_return_pair() for jets */
+static inline void ppn_return_jet(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8], ppn_chunk *a,
+                                  ppn_chunk *s) {
+    ppn_lanes d[8];
+    ppn_two odd = ppn_two_terms(ppn_own_exps(a), ppn_kept_exps(o, stream, s));
+    ppn_kept_mantissas(o, stream, d);
+    for (int l = 0; l < 16; l++) {
+        ppn_lanes x = ppn_shifted_madd(ppn_element(d, l), s->x[l], odd.y);
+        a->x[l] = ppn_add_simd(ppn_shifted_madd(ppn_element(p1, l), a->x[l], odd.x), x);
+    }
+    a->e = odd.e;
+    ppn_return_value(p1, s);
+}
+/* The same for finite steps */
+static inline void ppn_return_pair_chunk(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8],
+                                         ppn_chunk *a, ppn_chunk *s) {
+    ppn_lanes slope[16], d[8];
+    ppn_two odd = ppn_two_terms(ppn_own_exps(a), ppn_kept_exps(o, stream, s));
+    ppn_two even = ppn_two_terms(ppn_own_exps(s), ppn_kept_exps(o, stream, a));
+    ppn_stream_slopes(o, stream + 1, p1, slope);
+    ppn_kept_mantissas(o, stream, d);
+    for (int l = 0; l < 16; l++) {
+        ppn_lanes dm = ppn_element(d, l), am = a->x[l], sm = s->x[l];
+        a->x[l] = ppn_add_simd(ppn_shifted_madd(slope[l], am, odd.x), ppn_shifted_madd(dm, sm, odd.y));
+        s->x[l] = ppn_add_simd(ppn_shifted_madd(slope[l], sm, even.x), ppn_shifted_madd(dm, am, even.y));
+    }
+    a->e = odd.e;
+    s->e = even.e;
+}
+
+/* ppn_return_column(): the encoded cotangents |c| after the activation become those before it. */
+static inline void ppn_return_columns(const ppn_return_chunk *o, ppn_chunk *c) {
+    int mode = o->b->pass.net->mode;
+    ppn_lanes p1[8];
+    ppn_get_pairs(ppn_p1(&o->slopes, 0, o->column), o->count, p1);
+    if (mode == PPN_NAIVE)
+        ppn_return_value(p1, c);
+    else
+        ppn_return_base_chunk(o, p1, c);
+    for (uint32_t r = 1; r < o->b->pass.streams; r++) {
+        if (mode == PPN_NAIVE) {
+            ppn_get_pairs(ppn_p1(&o->slopes, r, o->column), o->count, p1);
+            ppn_return_value(p1, &c[r]);
+        } else if (mode == PPN_DIFFERENCE)
+            ppn_return_difference_chunk(o, r, p1, &c[r]);
+        else if (r % 2 && mode == PPN_JET)
+            ppn_return_jet(o, r, p1, &c[r], &c[r + 1]);
+        else if (r % 2)
+            ppn_return_pair_chunk(o, r, p1, &c[r], &c[r + 1]);
     }
 }
 
@@ -381,23 +396,21 @@ static inline void ppn_return_some(ppn_return_chunk *o, const ppn_columns *colum
     for (uint32_t at = first; at < end; at++) {
         ppn_enter(p, at);
         o->slopes = ppn_slopes_of(p, i - 1);
-        ppn_return_jet(o, c + (at - first) * p->streams);
+        ppn_return_columns(o, c + (at - first) * p->streams);
     }
     o->row = (first - p->first) * p->streams;
     for (uint32_t q = 0; q < rows; q++) ppn_put_cotangents(o, q, &c[q]);
 }
 
 /* The cotangent of stage |i|'s input through the activation before it. Answers 0 where the plain way must do it. */
-static inline int ppn_return_jets(ppn_return *b, uint32_t i) {
+static inline int ppn_return_layer(ppn_return *b, uint32_t i) {
     ppn_pass *p = &b->pass;
     const ppn_network *net = p->net;
     const ppn_stage *s = &net->stages[i];
     ppn_run matrix = ppn_matrix_run(net, p->weights, i);
     uint32_t outer = ppn_blocks(ppn_stage_in(s)), inner = ppn_blocks(ppn_stage_out(s));
     int over_rows = !s->expand;
-    if (net->mode != PPN_JET || p->streams > PPN_STREAMS || inner > PPN_SPREAD ||
-        net->bits_gradients + matrix.bits > 30)
-        return 0;
+    if (p->streams > PPN_STREAMS || inner > PPN_SPREAD || net->bits_gradients + matrix.bits > 30) return 0;
     ppn_return_chunk o;
     ppn_columns columns;
     uint32_t rows = 0;
