@@ -7,6 +7,7 @@ import pytest
 
 from picopinn import Network
 from picopinn.errors import UsageError
+from picopinn.settings import Settings
 
 
 def test_omega_sets_the_first_layer_and_nothing_else() -> None:
@@ -25,6 +26,27 @@ def test_omega_sets_the_first_layer_and_nothing_else() -> None:
 def test_a_size_that_cannot_be_is_refused(omega: float) -> None:
     with pytest.raises(UsageError, match="omega must be a positive number"):
         Network(2, omega=omega)
+
+
+@pytest.mark.parametrize("rank", [3, 8, 40, 64])
+@pytest.mark.parametrize("modes", [(8, 8), (4, 4, 4), (64,)])
+def test_an_orthogonal_start_is_equally_long_in_every_direction_of_the_rank(modes: tuple[int, ...], rank: int) -> None:
+    network = Network(2, hidden=64, tt=modes, rank=rank, init="orthogonal")
+    first = [t for t in network.initial(np.random.default_rng(0)) if t.ndim == 3][: 2 * len(modes)]
+    halves = []
+    for half in (first[: len(modes)], first[len(modes) :]):
+        product = half[0]
+        for core in half[1:]:
+            product = np.tensordot(product, core, 1)
+        halves.append(product.reshape(rank, 64))
+    lengths = np.linalg.svd(halves[1].T @ halves[0], compute_uv=False)
+    assert lengths[:rank] == pytest.approx(np.sqrt(64 / rank)) and lengths[rank:] == pytest.approx(0, abs=1e-12)
+
+
+def test_an_orthogonal_start_is_of_tensor_trains() -> None:
+    with pytest.raises(UsageError, match="orthogonal is a start of tensor trains: give tt, or leave out init"):
+        Network(2, tt=None, init="orthogonal")
+    assert Settings.of("helmholtz2d").init == "orthogonal" and Settings.of("helmholtz2d", tt=None).init == "normal"
 
 
 def test_bonds_are_no_wider_than_what_lies_behind_them() -> None:

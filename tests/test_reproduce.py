@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from picopinn.reproduce.cells import Cell, cells, load, train
 from picopinn.reproduce.command import check
 from picopinn.reproduce.page import page
 from picopinn.reproduce.rows import DEFAULT, DENSE_FLOAT, DIFFERENCE, NAIVE, Row
-from picopinn.reproduce.summary import Line, comparisons
+from picopinn.reproduce.summary import Line, comparisons, processor
 from picopinn.runs import Run
 from picopinn.settings import Settings
 
@@ -146,6 +147,24 @@ def test_the_page_has_means_ratios_and_claims() -> None:
     assert "| default | 5 | 10 | 4.00e-03 | 2.8e-03 | 2 | 0.50 | 2 | `picopinn train poisson2d` |" in text
     assert "| quantize differences, not points | poisson2d | naive | difference | 100x | yes |" in text
     assert "![results-steps](results-steps.png)" in text
+
+
+def test_times_are_those_of_one_processor() -> None:
+    one, other = {"cpu": "a"}, {"cpu": "z"}
+    times = [(3.0, one), (8.0, other), (1.0, one), (2.0, one)]
+    line = Line(Row("poisson2d", DEFAULT), [result(1, processor_ms_per_step=t, environment=m) for t, m in times])
+    assert processor([line]) == "a" and line.milliseconds("a") == 2
+    assert line.milliseconds("y") is None
+
+
+def test_a_result_older_than_a_setting_has_its_default(tmp_path: Path) -> None:
+    stored = asdict(Row("poisson2d", "x").settings(0))
+    del stored["init"]
+    (tmp_path / "poisson2d").mkdir()
+    for init, current in (("normal", True), ("orthogonal", False)):
+        asked = Cell(Row("poisson2d", "x", {"init": init}), 0)
+        asked.file(tmp_path).write_text(json.dumps({"settings": stored}))
+        assert (load(asked, tmp_path) is not None) == current
 
 
 def test_a_claim_that_fails_is_an_error() -> None:

@@ -24,7 +24,7 @@ from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
 from .estimators import Estimator, Kind, Quantization, Squared
-from .network import DEFAULT_PRECISION, Activation, Contraction
+from .network import DEFAULT_PRECISION, Activation, Contraction, Init
 from .output import AsJson, show, show_json
 from .problems import get, names
 from .report import command as report
@@ -72,6 +72,7 @@ ContractionName = Annotated[Contraction, _option("How tensor trains are applied.
 Omega = Annotated[
     float | None, _option("Wave number that the first layer starts with.", _NETWORK, show_default="Glorot")
 ]
+Start = Annotated[Init, _option("How TT cores start.", _NETWORK)]
 Steps = Annotated[int, _option("Length of the run.", _TRAINING)]
 Seed = Annotated[int, _option("Decides weights, points and rounding.", _TRAINING)]
 Batch = Annotated[int, _option("Interior points, and points of each soft condition, a step.", _TRAINING)]
@@ -125,6 +126,7 @@ def _train(
     activation: ActivationName = Settings.activation,
     contraction: ContractionName = Settings.contraction,
     omega: Omega = None,
+    init: Start = Settings.init,
     steps: Steps = Settings.steps,
     seed: Seed = Settings.seed,
     batch: Batch = Settings.batch,
@@ -399,7 +401,7 @@ def _settings(ctx: typer.Context) -> Settings:
     given, options = _given(ctx), ctx.params
     if options["problem"] is None:
         raise UsageError(f"name a problem to train: picopinn train {names()[0]}, or picopinn problems for a list")
-    if options["dense"] and (unused := given & {"tt", "rank", "contraction"}):
+    if options["dense"] and (unused := given & {"tt", "rank", "contraction", "init"}):
         raise UsageError(f"{_flags(unused)} is for tensor trains, and --dense has none: leave out one or the other")
     if options["estimator"] == "jet" and (unused := given & {"sigma", "quantization"}):
         raise UsageError(

@@ -18,10 +18,12 @@ from .smx import BLOCK, blocks_of, check_bits
 Activation = Literal["tanh", "sine"]
 Mode = Literal["naive", "difference", "odd-even", "jet"]
 Contraction = Literal["prs", "sequential"]
+Init = Literal["normal", "orthogonal"]
 
 ACTIVATIONS: tuple[Activation, ...] = ("tanh", "sine")
 MODES: tuple[Mode, ...] = ("naive", "difference", "odd-even", "jet")
 CONTRACTIONS: tuple[Contraction, ...] = ("prs", "sequential")
+INITS: tuple[Init, ...] = ("normal", "orthogonal")
 DEFAULT_PRECISION = "w8a8g12"
 CORE_BITS = 16  # TT cores and biases travel as SMX(16)
 MAX_MODES = 4  # modes a side of a TT matrix (PPN_MODES in ppn.h)
@@ -200,6 +202,9 @@ class Network:
         omega: waves per 2 pi that the first layer starts with: the length of its rows, root mean square, and the
             range of its biases, uniform in +-omega. By default its rows are as Glorot has them, which for few
             inputs are so short that solutions with waves or fronts are found late or never.
+        init: how cores start, as random normals or ``orthogonal``: each half's rows orthonormal but for a factor, so
+            that all directions of the rank count alike (Saxe et al., ICLR 2014). Either way the entries of the
+            product vary as Glorot has them.
 
     Raises:
         UsageError: sizes that cannot work; the message names the numbers.
@@ -214,6 +219,7 @@ class Network:
     activation: Activation = "tanh"
     contraction: Contraction = "prs"
     omega: float | None = None
+    init: Init = "normal"
 
     def __post_init__(self) -> None:
         for name in ("inputs", "outputs", "hidden", "layers", "rank"):
@@ -225,10 +231,14 @@ class Network:
             raise UsageError(f"activation {self.activation!r} is unknown: choose {' or '.join(ACTIVATIONS)}")
         if self.contraction not in CONTRACTIONS:
             raise UsageError(f"contraction {self.contraction!r} is unknown: choose {' or '.join(CONTRACTIONS)}")
+        if self.init not in INITS:
+            raise UsageError(f"init {self.init!r} is unknown: choose {' or '.join(INITS)}")
         if self.omega is not None and not (math.isfinite(self.omega) and self.omega > 0):
             raise UsageError(f"omega must be a positive number, got {self.omega}")
         if self.tt is not None:
             self._check_tt(self.tt)
+        elif self.init != "normal":
+            raise UsageError(f"{self.init} is a start of tensor trains: give tt, or leave out init")
 
     def _check_tt(self, modes: tuple[int, ...]) -> None:
         if not 1 <= len(modes) <= MAX_MODES or min(modes) < 1:
@@ -268,8 +278,8 @@ class Network:
         return _Builder(self, precision.for_mode(mode), mode).build()
 
     def initial(self, rng: np.random.Generator) -> list[Floats]:
-        """Master tensors in ``Program.tensors`` order: Glorot-normal matrices (TT: of the product), zero biases;
-        the first layer by ``omega`` if there is one."""
+        """Master tensors in ``Program.tensors`` order: Glorot-normal matrices, cores by ``init``, zero biases; the
+        first layer by ``omega`` if there is one."""
         program = self.program(Precision(), "jet")
         return [self._initial_tensor(t, rng) for t in program.tensors]
 
@@ -282,10 +292,20 @@ class Network:
             return np.zeros(tensor.shape)
         if len(tensor.shape) == 2:
             return rng.normal(0.0, math.sqrt(2.0 / sum(tensor.shape)), tensor.shape)
+        return self._initial_core(tensor.shape, rng)
+
+    def _initial_core(self, shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+        """Of a TT whose entries have variance 1 / hidden."""
         assert self.tt is not None
         cores = 2 * len(self.tt)
+        if self.init == "orthogonal":
+            rows = shape[0]  # never more than columns: a bond is no wider than what lies behind it
+            q, r = np.linalg.qr(rng.normal(size=(math.prod(shape) // rows, rows)))
+            even = q * np.sign(np.diag(r))  # of all orthogonal matrices none is likelier
+            core: Floats = math.sqrt(self.hidden / self.rank) ** (1 / cores) * even.T.reshape(shape)
+            return core
         paths = self.rank * math.prod(self.half_chain.ranks[1:]) ** 2  # products summed into one entry of W
-        return rng.normal(0.0, (1.0 / (self.hidden * paths)) ** (0.5 / cores), tensor.shape)
+        return rng.normal(0.0, (1.0 / (self.hidden * paths)) ** (0.5 / cores), shape)
 
 
 class _Builder:

@@ -36,7 +36,7 @@ from .settings import Settings
 State = dict[str, NDArray[Any]]
 Ranges = dict[int, list[Range]]  # by step
 
-FORMAT = 2  # of checkpoint.npz and metrics.csv
+FORMAT = 3  # of checkpoint.npz and metrics.csv
 RUNS = Path("runs")  # where runs without a name go
 _CONFIG, _ENVIRONMENT, _METRICS, _CHECKPOINT = "config.toml", "environment.json", "metrics.csv", "checkpoint.npz"
 _RANGES, _RESULT, _PICTURE = "ranges.csv", "result.json", "solution.png"

@@ -14,7 +14,7 @@ from .device.base import Device
 from .errors import UsageError
 from .estimators import Estimator, Kind, Quantization, Squared
 from .integer import IntegerEngine
-from .network import DEFAULT_PRECISION, Activation, Contraction, Network, Precision
+from .network import DEFAULT_PRECISION, Activation, Contraction, Init, Network, Precision
 from .optim import DEFAULT_LEARNING_RATE
 from .problems import Problem, get
 from .smx import blocks_of
@@ -52,6 +52,7 @@ class Settings:
     activation: Activation = Network.activation
     contraction: Contraction = Network.contraction
     omega: float | None = None
+    init: Init = Network.init
     steps: int = 2000
     seed: int = 0
     batch: int = 100
@@ -72,6 +73,8 @@ class Settings:
             values |= {"sigma": None, "quantization": None}
         else:
             values = {"sigma": Estimator.sigma, "quantization": Estimator.quantization} | values
+        if values.get("tt", cls.tt) is None:
+            values["init"] = given.get("init", cls.init)  # the problem's is for cores
         if values.get("precision") == FLOAT:
             values["settle"] = given.get("settle")  # the problem's is for roundings
         if values.get("estimator") in ("gaussian", "smolyak"):
@@ -120,6 +123,7 @@ class Settings:
             activation=self.activation,
             contraction=self.contraction,
             omega=self.omega,
+            init=self.init,
         )
 
     def stein(self) -> Estimator:

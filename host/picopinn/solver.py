@@ -340,7 +340,7 @@ def _check_numbers(steps: int, seed: int, batch: int, learning_rate: float, sett
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise UsageError(f"learning rate must be a positive number, got {learning_rate}")
     if settle is not None and not 0 < settle <= 1:
-        raise UsageError(f"settle is a part of the steps, above 0 and at most 1, got {settle}")
+        raise UsageError(f"settle is a part of the steps, above 0 and at most 1, got {settle}: try 0.8")
 
 
 def _check_shapes(problem: Problem, network: Network, estimator: Estimator) -> None:

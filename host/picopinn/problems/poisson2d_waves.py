@@ -35,6 +35,7 @@ class Poisson2DWaves(Problem):
         "rank": 16,
         "activation": "sine",
         "omega": 6.0,
+        "init": "orthogonal",
         "learning_rate": 1e-2,
         "steps": 4000,
         "settle": 0.8,

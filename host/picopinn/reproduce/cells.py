@@ -17,7 +17,7 @@ from typing import Any
 from ..describe import parameter_bytes
 from ..errors import PicopinnError
 from ..runs import Run, write_atomic
-from ..settings import options_of
+from ..settings import Settings, options_of
 from .rows import Row
 
 _POLL = 0.05  # seconds
@@ -61,12 +61,9 @@ def load(cell: Cell, folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise PicopinnError(f"{cell.file(folder)} is damaged ({error}): delete it, and it is made again") from error
-    return result if _chosen(result["settings"]) == _chosen(asdict(cell.row.settings(cell.seed))) else None
-
-
-def _chosen(settings: dict[str, Any]) -> Any:
-    """Settings as JSON gives them back, without those that are off, so that a new one makes no result stale."""
-    return json.loads(json.dumps({name: value for name, value in settings.items() if value is not None}))
+    chosen = json.loads(json.dumps(asdict(cell.row.settings(cell.seed))))
+    older = json.loads(json.dumps(asdict(Settings(cell.row.problem))))  # a result knows no setting that is newer
+    return result if older | result["settings"] == chosen else None
 
 
 class _Worker:

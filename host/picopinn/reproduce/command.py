@@ -40,7 +40,8 @@ def _reproduce(
     results = folder / "results"
     console = Console(quiet=quiet)
     left = [cell for cell in asked if load(cell, results) is None]
-    console.print(f"{len(asked)} runs, {len(left)} to train", highlight=False)
+    missing = "without a result" if write_only else "to train"
+    console.print(f"{len(asked)} runs, {len(left)} {missing}", highlight=False)
     done = len(asked) - len(left)
 
     def show(cell: Cell, result: dict[str, Any]) -> None:

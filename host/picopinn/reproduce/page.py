@@ -8,16 +8,16 @@ from ..problems import get
 from ..settings import Settings
 from .blocks import costs
 from .rows import DEFAULT
-from .summary import Line, against_float, comparisons, find, floors
+from .summary import Line, against_float, comparisons, find, floors, processor
 
 _HEAD = """# Results
 
 Written by {command}; every row's command trains its first seed, `--seed 1` and so on the others. Errors are relative
 L2 at the problem's test points: mean, sample standard deviation, seeds. "to float" divides the mean by that of dense
 float32 with the same steps and points, over the seeds that both have. Bytes are those of the parameters as they travel.
-Milliseconds a step are processor time on one thread, the median of the seeds. A floor is what the best constant or
-linear function reaches. Each run's result lies in `results/`, one file each; the same command trains the seeds that
-a row lacks.
+Milliseconds a step are processor time on one thread, the median of the seeds that ran on the processor which most of
+the problem's runs had. A floor is what the best constant or linear function reaches. Each run's result lies in
+`results/`, one file each; the same command trains the seeds that a row lacks.
 """
 _COLUMNS = ("row", "parameters", "bytes", "relative L2", "std", "seeds", "to float", "ms/step", "command")
 
@@ -51,8 +51,9 @@ def _machines(lines: Sequence[Line]) -> str:
 def _problem(problem: str, lines: Sequence[Line]) -> str:
     kind = get(problem)
     told = ", ".join(f"best {name} {error:.2e}" for name, error in floors(problem).items())
-    text = f"## {problem}\n\n{kind.description}. Default: {_default(problem)}. Floors: {told}.\n\n"
-    text += _table(_COLUMNS, [_cells(lines, line) for line in lines])
+    cpu = processor(lines)
+    text = f"## {problem}\n\n{kind.description}. Default: {_default(problem)}. Floors: {told}. Times: {cpu}.\n\n"
+    text += _table(_COLUMNS, [_cells(lines, line, cpu) for line in lines])
     for name, true in kind.true_unknowns.items():
         text += f"\n`{name}` is {true:g}:\n\n" + _table(
             ("row", "found, by seed", "largest error"), [_found(line, name, true) for line in lines if line.errors]
@@ -64,12 +65,13 @@ def _default(problem: str) -> str:
     """What the row of this name trains."""
     s = Settings.of(problem)
     layers = f"{s.layers} hidden layers of {s.hidden}, TT {'x'.join(map(str, s.tt or ()))} rank {s.rank}"
+    layers += ", orthogonal at first" if s.init == "orthogonal" else ""
     length = f"{s.steps:,} steps of {s.batch} points, learning rate {s.learning_rate:g}"
     return f"{s.precision}, {layers}, {s.activation}, {s.estimator} K = {s.directions}, {length}"
 
 
-def _cells(lines: Sequence[Line], line: Line) -> list[str]:
-    first, ratio, time = line.results[0], against_float(lines, line), line.milliseconds
+def _cells(lines: Sequence[Line], line: Line, cpu: str) -> list[str]:
+    first, ratio, time = line.results[0], against_float(lines, line), line.milliseconds(cpu)
     failed = [result["failed"] for result in line.results if "failed" in result]
     error = f"failed: {failed[0]}" if failed else f"{line.mean:.2e}"
     return [

@@ -10,7 +10,7 @@ from ..network import DEFAULT_PRECISION
 from ..problems import get, names
 from ..settings import FLOAT, Settings, options_of
 
-SEEDS, FEW_SEEDS = 5, 2
+SEEDS = 5
 MASKING_SIGMAS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
 _FINITE = {"estimator": "orthogonal", "sigma": 0.01}
 
@@ -66,6 +66,7 @@ _STEPS: dict[str, dict[str, Any]] = {
     NAIVE: _FINITE | {"quantization": "naive"},
 }
 _NARROWER: dict[str, dict[str, Any]] = {"w8a12g12": {"precision": "w8a12g12"}, "rank 8": {"rank": 8}}
+_NORMAL = {"cores start as normals": {"init": "normal"}}
 _SLOWER = {"dense float32, rate 3e-3": _MAIN[DENSE_FLOAT] | {"learning_rate": 3e-3}}
 _ALONE: dict[str, dict[str, dict[str, Any]]] = {
     "poisson2d": {
@@ -76,17 +77,17 @@ _ALONE: dict[str, dict[str, dict[str, Any]]] = {
     },
     "heat100d": _SLOWER,
     "heat100d-hard": _SLOWER,
-    "helmholtz2d": _NARROWER,
+    "helmholtz2d": _NARROWER | _NORMAL,
     "allencahn1d": _NARROWER,
     "poisson2d-waves": {
         **_NARROWER,
+        **_NORMAL,
+        "rank 24": {"rank": 24},
         "matrices move to the end": {"settle": 1},
         "w8a12g12, matrices move to the end": {"precision": "w8a12g12", "settle": 1},
     },
 }
 """Rows of one problem."""
-_LONG = ("allencahn100d", "sinegordon100d", "poisson100d", "hjb250d", "hjb20d")
-"""Problems in which a run of floats takes five minutes and more."""
 
 
 def rows(problem: str) -> list[Row]:
@@ -94,13 +95,7 @@ def rows(problem: str) -> list[Row]:
     others = (_MORE | _STEPS if get(problem).dimensions <= 2 else {}) | _ALONE.get(problem, {})
     own = get(problem).defaults.get("precision", DEFAULT_PRECISION)
     chosen = _MAIN | {name: choice for name, choice in others.items() if choice.get("precision") != own}
-    return [Row(problem, name, choice, _seeds(problem, name)) for name, choice in chosen.items()]
-
-
-def _seeds(problem: str, row: str) -> int:
-    """In long problems few, but for the default and the yardstick that hjb20d has a bar against."""
-    held = row == DEFAULT or (problem, row) == ("hjb20d", DENSE_FLOAT)
-    return SEEDS if held or problem not in _LONG else FEW_SEEDS
+    return [Row(problem, name, choice) for name, choice in chosen.items()]
 
 
 def masking() -> list[Row]:

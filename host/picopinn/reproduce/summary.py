@@ -35,10 +35,10 @@ class Line:
         """Sample standard deviation of the errors; 0 of a single one."""
         return statistics.stdev(self.errors) if len(self.errors) > 1 else 0.0
 
-    @property
-    def milliseconds(self) -> float | None:
-        """Processor time of a step, the median of the seeds; None if it is not known."""
-        times = [time for result in self.results if (time := result.get("processor_ms_per_step")) is not None]
+    def milliseconds(self, cpu: str) -> float | None:
+        """Processor time of a step, the median of the seeds that ran on ``cpu``; None if none did."""
+        there = [result for result in self.results if result["environment"]["cpu"] == cpu]
+        times = [time for result in there if (time := result.get("processor_ms_per_step")) is not None]
         return statistics.median(times) if times else None
 
     def unknown(self, name: str) -> list[float]:
@@ -60,6 +60,12 @@ class Comparison:
     @property
     def holds(self) -> bool:
         return self.ratio >= self.bar
+
+
+def processor(lines: Iterable[Line]) -> str:
+    """That which most of the runs had."""
+    cpus: list[str] = [result["environment"]["cpu"] for line in lines for result in line.results]
+    return statistics.mode(cpus)
 
 
 def find(lines: Iterable[Line], problem: str, name: str) -> Line | None:
