@@ -227,12 +227,10 @@ class Network:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         if max(self.inputs, self.hidden) > MAX_INNER:
             raise UsageError(f"a layer takes at most {MAX_INNER} inputs, got {max(self.inputs, self.hidden)}")
-        if self.activation not in ACTIVATIONS:
-            raise UsageError(f"activation {self.activation!r} is unknown: choose {' or '.join(ACTIVATIONS)}")
-        if self.contraction not in CONTRACTIONS:
-            raise UsageError(f"contraction {self.contraction!r} is unknown: choose {' or '.join(CONTRACTIONS)}")
-        if self.init not in INITS:
-            raise UsageError(f"init {self.init!r} is unknown: choose {' or '.join(INITS)}")
+        choices = {"activation": ACTIVATIONS, "contraction": CONTRACTIONS, "init": INITS}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} {getattr(self, name)!r} is unknown: choose {' or '.join(known)}")
         if self.omega is not None and not (math.isfinite(self.omega) and self.omega > 0):
             raise UsageError(f"omega must be a positive number, got {self.omega}")
         if self.tt is not None:

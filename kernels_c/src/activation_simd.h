@@ -280,7 +280,7 @@ static inline void ppn_odd_even_sine_chunk(const ppn_curves *c, const ppn_chunk 
     ppn_two bent = ppn_two_terms(ppn_add_simd(kept, ppn_all_simd(-14)), square);
     ppn_sine_steps(a, sine, versine);
     for (int l = 0; l < 16; l++) {
-        ppn_lanes p1 = ppn_asr_simd(ppn_left_simd(c->p1[l], 16), 16), vm = v->delta.x[l];
+        ppn_lanes p1 = ppn_wide_element(&c->p1[l], 0), vm = v->delta.x[l];
         ppn_lanes h = ppn_clip_simd(ppn_add_simd(c->h.x[l], ppn_fixed(vm, by15, 65535)), 32767);
         ppn_lanes falls = ppn_low16(ppn_minus(ppn_rnd_simd(h, 1)));
         ppn_lanes slope = ppn_clip_simd(ppn_add_simd(p1, ppn_fixed(v->kept[l], by14, 32767)), 16384);

@@ -281,11 +281,9 @@ static inline ppn_lanes ppn_kept(const ppn_return_chunk *o, uint32_t stream) {
 static inline ppn_lanes ppn_kept_exps(const ppn_return_chunk *o, uint32_t stream, const ppn_chunk *c) {
     return ppn_add_simd(ppn_kept(o, stream), ppn_reach(c->e));
 }
-/* Exponents of cotangents times slopes. */
-static inline ppn_lanes ppn_own_exps(const ppn_chunk *c) { return ppn_sub_simd(ppn_reach(c->e), ppn_all_simd(14)); }
-/* Those of stream 0's sum, before its headroom. */
+/* Exponents of stream 0's sum, before its headroom. */
 static inline ppn_lanes ppn_base_top(const ppn_return_chunk *o, const ppn_chunk *c) {
-    ppn_lanes top = ppn_own_exps(c);
+    ppn_lanes top = ppn_terms(c, -14);
     for (uint32_t r = 1; r < o->b->pass.streams; r++) top = ppn_max_simd(top, ppn_kept_exps(o, r, &c[r]));
     return top;
 }
@@ -293,13 +291,13 @@ static inline ppn_lanes ppn_base_top(const ppn_return_chunk *o, const ppn_chunk 
 /* A cotangent times the slopes |p1|, low halves in pairs. */
 static inline void ppn_return_value(const ppn_lanes p1[8], ppn_chunk *c) {
     for (int l = 0; l < 16; l++) c->x[l] = ppn_madd_simd(ppn_element(p1, l), c->x[l]);
-    c->e = ppn_own_exps(c);
+    c->e = ppn_terms(c, -14);
 }
 /* ppn_return_base() */
 static inline void ppn_return_base_chunk(const ppn_return_chunk *o, const ppn_lanes p1[8], ppn_chunk *c) {
     uint32_t streams = o->b->pass.streams;
     ppn_lanes base = ppn_add_simd(ppn_base_top(o, c), ppn_all_simd(ppn_length(streams - 1)));
-    ppn_shift by = ppn_shift_by(ppn_sub_simd(base, ppn_own_exps(c)));
+    ppn_shift by = ppn_shift_by(ppn_sub_simd(base, ppn_terms(c, -14)));
     for (int l = 0; l < 16; l++) c[0].x[l] = ppn_shifted_madd(ppn_element(p1, l), c[0].x[l], by);
     for (uint32_t r = 1; r < streams; r++) {
         ppn_lanes change[8];
@@ -326,13 +324,13 @@ static inline void ppn_return_difference_chunk(const ppn_return_chunk *o, uint32
     ppn_lanes slope[16];
     ppn_stream_slopes(o, stream, p1, slope);
     for (int l = 0; l < 16; l++) c->x[l] = ppn_madd_simd(slope[l], c->x[l]);
-    c->e = ppn_own_exps(c);
+    c->e = ppn_terms(c, -14);
 }
 /* ppn_return_pair() for jets */
 static inline void ppn_return_jet(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8], ppn_chunk *a,
                                   ppn_chunk *s) {
     ppn_lanes d[8];
-    ppn_two odd = ppn_two_terms(ppn_own_exps(a), ppn_kept_exps(o, stream, s));
+    ppn_two odd = ppn_two_terms(ppn_terms(a, -14), ppn_kept_exps(o, stream, s));
     ppn_kept_mantissas(o, stream, d);
     for (int l = 0; l < 16; l++) {
         ppn_lanes x = ppn_shifted_madd(ppn_element(d, l), s->x[l], odd.y);
@@ -345,8 +343,8 @@ static inline void ppn_return_jet(const ppn_return_chunk *o, uint32_t stream, co
 static inline void ppn_return_pair_chunk(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8],
                                          ppn_chunk *a, ppn_chunk *s) {
     ppn_lanes slope[16], d[8];
-    ppn_two odd = ppn_two_terms(ppn_own_exps(a), ppn_kept_exps(o, stream, s));
-    ppn_two even = ppn_two_terms(ppn_own_exps(s), ppn_kept_exps(o, stream, a));
+    ppn_two odd = ppn_two_terms(ppn_terms(a, -14), ppn_kept_exps(o, stream, s));
+    ppn_two even = ppn_two_terms(ppn_terms(s, -14), ppn_kept_exps(o, stream, a));
     ppn_stream_slopes(o, stream + 1, p1, slope);
     ppn_kept_mantissas(o, stream, d);
     for (int l = 0; l < 16; l++) {

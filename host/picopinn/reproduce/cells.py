@@ -61,9 +61,14 @@ def load(cell: Cell, folder: Path) -> dict[str, Any] | None:
         return None
     except ValueError as error:
         raise PicopinnError(f"{cell.file(folder)} is damaged ({error}): delete it, and it is made again") from error
-    chosen = json.loads(json.dumps(asdict(cell.row.settings(cell.seed))))
-    older = json.loads(json.dumps(asdict(Settings(cell.row.problem))))  # a result knows no setting that is newer
-    return result if older | result["settings"] == chosen else None
+    older = _stored(Settings(cell.row.problem))  # a result knows no setting that is newer
+    return result if older | result["settings"] == _stored(cell.row.settings(cell.seed)) else None
+
+
+def _stored(settings: Settings) -> dict[str, Any]:
+    """As JSON gives them back."""
+    stored: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
+    return stored
 
 
 class _Worker:
