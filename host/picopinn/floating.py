@@ -90,17 +90,26 @@ class _Slopes:
     base: Array | None
     mode: Mode
 
-    def transpose(self, out: Array) -> Array:
-        """Cotangents of the inputs from those of the outputs, (S, n, width)."""
-        result: Array = self.own * out
+    def transpose(self, c: Array) -> None:
+        """Turn cotangents of the outputs, (S, n, width), into those of the inputs.
+
+        A stream at a time, so that the numbers at hand stay in a core's cache.
+        """
         if self.base is None:
-            return result
-        result[0] += (self.base * out[1:]).sum(axis=0)
-        if self.mode != "difference":
-            result[1::2] += self.base[0::2] * out[2::2]
-        if self.mode == "odd-even":
-            result[2::2] += self.base[0::2] * out[1::2]
-        return result
+            c *= self.own
+            return
+        own = np.broadcast_to(self.own, c.shape)
+        c[0] *= own[0]
+        for k in range(1, len(c), 2):
+            odd, even, by_odd, by_even = c[k], c[k + 1], *self.base[k - 1 : k + 1]
+            c[0] += by_odd * odd + by_even * even
+            crossed = by_odd * odd if self.mode == "odd-even" else None
+            odd *= own[k]
+            if self.mode != "difference":
+                odd += by_odd * even
+            even *= own[k + 1]
+            if crossed is not None:
+                even += crossed
 
 
 def _naive(phi: _Phi, z: Array) -> tuple[Array, _Slopes]:
@@ -132,14 +141,15 @@ def _odd_even(phi: _Phi, z: Array) -> tuple[Array, _Slopes]:
 def _jet(phi: _Phi, z: Array) -> tuple[Array, _Slopes]:
     h, p = phi.start(z[0])
     second, third = phi.bends(h, p)
-    a, s = z[1::2], z[2::2]
     out, base = np.empty_like(z), np.empty_like(z[1:])
-    bend = np.multiply(second, a, out=base[0::2])
     out[0] = h
-    np.multiply(p, a, out=out[1::2])
-    half = 0.5 * a
-    np.add(p * s, bend * half, out=out[2::2])
-    np.add(second * s, third * (a * half), out=base[1::2])
+    for k in range(1, len(z), 2):  # a direction at a time, so that the numbers at hand stay in a core's cache
+        a, s = z[k : k + 2]
+        bend = np.multiply(second, a, out=base[k - 1])
+        half = 0.5 * a
+        np.multiply(p, a, out=out[k])
+        np.add(p * s, bend * half, out=out[k + 1])
+        np.add(second * s, third * (a * half), out=base[k])
     return out, _Slopes(p, base, "jet")
 
 
@@ -213,7 +223,7 @@ def _core_gradients(cores: Sequence[Array], tails: Sequence[Array], gradient: Ar
 
 @dataclass(frozen=True, eq=False)
 class _Tape:
-    """A forward kept for its backward: every stage's input (S n, cols), and slopes where it activates."""
+    """A forward kept for its backward: every stage's input (rows, cols), and slopes where it activates."""
 
     points: Floats
     directions: Floats | None
@@ -231,6 +241,7 @@ class FloatEngine:
         self._phi = _PHI[network.activation]
         self._activate = _ACTIVATE[mode]
         self._stages = _plan(network, mode)
+        self._first = next(index for index, stage in enumerate(self._stages) if stage.activates)
         self._flat: Array = np.zeros(network.parameters, self.dtype)
         self._tails: list[list[Array]] = []
         self._tapes: deque[_Tape] = deque(maxlen=2)  # interior and boundary
@@ -278,20 +289,39 @@ class FloatEngine:
     def warnings(self) -> list[str]:
         return []
 
-    def _streams(self, points: Floats, directions: Floats | None) -> Array:
-        """The network's input, (S, n, D) (spec 4)."""
+    def _rows(self, points: Floats, directions: Floats | None) -> Array:
+        """What enters the first stage: the points, and the directions, which are alike at every point (spec 4).
+
+        Naive streams are points of their own, and enter as such: their rounding is what that mode is shown for.
+        """
         if directions is None:
-            return points.astype(self.dtype)[None]
-        steps = directions.astype(self.dtype)[:, None, :]
-        streams = np.zeros((1 + 2 * len(steps), *points.shape), self.dtype)
-        streams[1::2] = steps
-        if self._mode in ("naive", "difference"):
-            streams[2::2] = -steps
+            return points.astype(self.dtype)
         if self._mode == "naive":
-            streams += points.astype(self.dtype)
+            return self._streams(points.astype(self.dtype), directions.astype(self.dtype)).reshape(-1, points.shape[1])
+        return np.concatenate([points, directions], dtype=self.dtype, casting="same_kind")
+
+    def _streams(self, points: Array, steps: Array) -> Array:
+        """All streams (S, n, cols) at points (n, cols), of steps (K, cols)."""
+        streams = np.zeros((1 + 2 * len(steps), *points.shape), self.dtype)
+        streams[1::2] = steps[:, None, :]
+        if self._mode in ("naive", "difference"):
+            streams[2::2] = -streams[1::2]
+        if self._mode == "naive":
+            streams += points
         else:
             streams[0] = points
         return streams
+
+    def _gather(self, c: Array) -> Array:
+        """Cotangents of the rows (n + K, cols), from those of the streams (S, n, cols)."""
+        steps = c[1::2].sum(axis=1)
+        if self._mode == "difference":
+            steps -= c[2::2].sum(axis=1)
+        return np.concatenate([c[0], steps])
+
+    def _apart(self, index: int) -> bool:
+        """Whether rows become streams, or streams rows, at the activation of this stage."""
+        return index == self._first and self._mode != "naive"
 
     def _biased(self, rows: Array, points: int) -> Array:
         """The rows that a bias is added to: stream 0, or every stream that is a point of its own."""
@@ -299,19 +329,20 @@ class FloatEngine:
 
     def _record(self, points: Floats, directions: Floats | None) -> _Tape:
         count = len(points)
-        streams = self._streams(points, directions)
-        x: Array = streams.reshape(-1, streams.shape[-1])
+        x = self._rows(points, directions)
         inputs: list[Array] = []
         slopes: list[_Slopes | None] = []
-        for stage, tails in zip(self._stages, self._tails, strict=True):
+        for index, (stage, tails) in enumerate(zip(self._stages, self._tails, strict=True)):
             inputs.append(x)
             x = x @ (tails[0] if stage.expand else tails[0].T)
             if stage.bias is not None:
                 self._biased(x, count)[...] += stage.bias.view(self._flat)
             slope = None
             if stage.activates:
+                if self._apart(index):
+                    x = self._streams(x[:count], x[count:])
                 out, slope = self._activate(self._phi, x.reshape(-1, count, x.shape[-1]))
-                x = out.reshape(x.shape)
+                x = out.reshape(-1, x.shape[-1])
             slopes.append(slope)
         return _Tape(points, directions, inputs, slopes, x)
 
@@ -324,11 +355,14 @@ class FloatEngine:
     def _backward(self, tape: _Tape, cotangents: Floats, matrices: list[Array], flat: Array) -> None:
         """Add one pass's gradients: of the stage matrices to ``matrices``, of the biases into ``flat``."""
         count = len(tape.points)
-        c: Array = np.ascontiguousarray(cotangents.T, dtype=self.dtype).reshape(-1, 1)
+        c: Array = cotangents.T.astype(self.dtype).reshape(-1, 1)
         for index in reversed(range(len(self._stages))):
             stage, matrix, x, slope = self._stages[index], self._tails[index][0], tape.inputs[index], tape.slopes[index]
             if slope is not None:
-                c = slope.transpose(c.reshape(-1, count, c.shape[-1])).reshape(c.shape)
+                streams = c.reshape(-1, count, c.shape[-1])
+                slope.transpose(streams)
+                if self._apart(index):
+                    c = self._gather(streams)
             if stage.bias is not None:
                 stage.bias.view(flat)[...] += self._biased(c, count).sum(axis=0)
             matrices[index] += x.T @ c if stage.expand else c.T @ x
