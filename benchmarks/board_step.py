@@ -1,6 +1,7 @@
 """What a training step costs a Raspberry Pi Pico, in the emulator: cycles, bytes, what the link adds, memory, flashing.
 
-The step is poisson2d's, 2-64-64-64-1 as TT 8x8 of rank 8, 16 points inside and 16 on the boundary, K = 2. Cycles are
+The step is poisson2d's, 2-64-64-64-1 as TT 8x8 of rank 8, 16 points inside and 16 on the boundary, K = 2, by jets and
+by their sum. Cycles are
 the emulator's, which run at 125 MHz. Its USB is as slow as a real one (paced_board.py): full speed carries at most 19
 bulk packets of 64 bytes in a frame of 1 ms (USB 2.0, 5.8.4), so a packet takes 53 us once the board is ready for it.
 The computer takes no time. The link's share is that of the step's time, from its first packet to its last, in which no
@@ -16,7 +17,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from paced_board import PacedBoard
 from ppn import messages
@@ -24,6 +25,7 @@ from ppn import messages
 from picopinn import Network, Precision, boards
 from picopinn.device.addresses import emulated_board, open_session
 from picopinn.device.remote import Counters, RemoteDevice
+from picopinn.estimators import STEPLESS, Kind
 from picopinn.link.session import Session
 from picopinn.settings import Settings
 
@@ -47,12 +49,12 @@ class Spent:
     bytes_out: float
 
 
-def paced(cores: int) -> tuple[Spent, float]:
+def paced(step: Settings, cores: int) -> tuple[Spent, float]:
     """A step, and megabytes a second that go out and come back at once in the longest messages."""
     port = PacedBoard(PACKET_US)
     session = Session(lambda: port, BOARD.title, retry=60)
-    device = RemoteDevice(session, microbatches=sum(STEP.microbatches()), cores=cores)
-    solver = STEP.solver(1, device)
+    device = RemoteDevice(session, microbatches=sum(step.microbatches()), cores=cores)
+    solver = step.solver(1, device)
     solver.step()  # runs twice, to find the scale of its gradients
     before, start = device.counters(), port.microseconds
     for _ in range(STEPS):
@@ -104,9 +106,11 @@ def heap_left() -> int:
     return device.memory.left
 
 
-def main() -> None:
-    argparse.ArgumentParser(description=str(__doc__).partition("\n")[0]).parse_args()
-    (one, rate), (two, _) = paced(1), paced(2)
+def print_step(kind: Kind) -> float:
+    """A step's costs by one estimator, on one core and on both; answers the link's rate."""
+    step = replace(STEP, estimator=kind)
+    (one, rate), (two, _) = paced(step, 1), paced(step, 2)
+    print(f"by {kind}")
     for cores, spent in (("one core ", one), ("two cores", two)):
         share = 1 - spent.kernels / spent.cycles
         print(
@@ -114,6 +118,13 @@ def main() -> None:
         )
     print(f"two cores       {one.cycles / two.cycles:.2f}x, {one.kernels / two.kernels:.2f}x in kernels (bar 1.8x)")
     print(f"messages        {one.messages:.0f} each way, {one.bytes_in:,.0f} bytes in, {one.bytes_out:,.0f} out")
+    return rate
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=str(__doc__).partition("\n")[0]).parse_args()
+    for kind in STEPLESS:
+        rate = print_step(kind)
     print(f"echo            {rate:.2f} MB/s out and back at once")
     print(f"heap left       {heap_left():,} bytes with 2-256-256-256-1 TT 16x16 rank 8, K = 2 (bar 32,768)")
     module = boards.firmware_folder() / "prebuilt" / f"native-{BOARD.arch}.mpy"

@@ -29,10 +29,9 @@ from picopinn.network import Precision, Program
 from picopinn.problems import get
 from picopinn.smx import blocks_of
 
-JET, FINITE = (
-    Estimator("jet"),
-    {q: Estimator("orthogonal", quantization=q) for q in ("naive", "difference", "odd-even")},
-)
+JET = Estimator("jet")
+FINITE = {q: Estimator("orthogonal", quantization=q) for q in ("naive", "difference", "odd-even")}
+SUMMED = [Estimator("laplacian", directions=k) for k in (1, 2)]  # so that odd and even parts are told apart
 NETWORKS: list[tuple[Network, str, Estimator]] = [
     (Network(2, hidden=64, tt=(8, 8)), "w8a8g12", JET),
     (Network(2, hidden=32, tt=None, layers=3), "w8a8g12", JET),
@@ -47,6 +46,8 @@ NETWORKS: list[tuple[Network, str, Estimator]] = [
     (Network(2, hidden=32, tt=None, layers=2), "w12a16g12", JET),
     (Network(2, hidden=64, tt=(8, 8), layers=2), "w16a16g16", JET),
     (Network(2, hidden=32, tt=None, layers=2), "w16a16g16", JET),
+    *((Network(2, hidden=48, tt=(6, 8), layers=3), "w8a8g12", summed) for summed in SUMMED),
+    *((Network(2, hidden=32, tt=None, layers=2), "w8a8g12", summed) for summed in SUMMED),
     (Network(2, hidden=48, tt=(6, 8), layers=3), "w8a8g12", FINITE["odd-even"]),
     (Network(2, hidden=32, tt=None, layers=2), "w8a8g12", FINITE["odd-even"]),
     (Network(2, hidden=48, tt=(6, 8), layers=3), "w8a8g12", FINITE["difference"]),
@@ -125,11 +126,11 @@ class Watched:
 
 def observe(session: Session, network: Network, precision: str, estimator: Estimator) -> list[Observation]:
     """A few training steps, request by request."""
-    program = network.program(Precision.parse(precision), estimator.mode)
+    program = network.program(Precision.parse(precision), estimator.mode())
     watched = Watched(session, program)
     microbatches = 2 * blocks_of(BATCH)
     device = RemoteDevice(cast(Session, watched), microbatches=microbatches, cores=1)
-    engine = IntegerEngine(network, program.precision, estimator.mode, device=device)
+    engine = IntegerEngine(network, program.precision, estimator.mode(), device=device)
     solver = Solver(get("poisson2d")(), network, estimator, steps=STEPS, batch=BATCH, engine=engine)
     solver.step()
     watched.seen.clear()  # sums that were void, and that step once more

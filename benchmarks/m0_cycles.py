@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from picopinn import Network, Solver
+from picopinn import Estimator, Network, Solver
 from picopinn.device.base import Gradients, Rows, Scaling
 from picopinn.device.local import LocalDevice
+from picopinn.estimators import STEPLESS
 from picopinn.integer import IntegerEngine
 from picopinn.kernels import Plan
-from picopinn.network import ACTIVATIONS, MODES, Precision, Program
+from picopinn.network import ACTIVATIONS, MODES, Precision, Program, stream_count
 from picopinn.problems import get
 
 ROOT = Path(__file__).parents[1]
@@ -74,9 +75,9 @@ class Recorder(LocalDevice):
 def record(options: argparse.Namespace) -> tuple[Program, Recorder]:
     """The last of a few training steps of poisson2d."""
     network = Network(2, hidden=options.hidden, tt=tuple(map(int, options.tt.split("x"))), rank=options.rank)
-    device = Recorder(1)
-    engine = IntegerEngine(network, Precision.parse(options.precision), "jet", device=device)
-    solver = Solver(get("poisson2d")(), network, steps=1000, batch=options.points, engine=engine)
+    device, estimator = Recorder(1), Estimator(options.estimator)
+    engine = IntegerEngine(network, Precision.parse(options.precision), estimator.mode(), device=device)
+    solver = Solver(get("poisson2d")(), network, estimator, steps=1000, batch=options.points, engine=engine)
     for _ in range(options.steps):
         solver.step()
     return engine.program, device
@@ -121,7 +122,8 @@ def case_text(program: Program, device: Recorder) -> str:
         "SEED": step.seed,
         "STEP": step.number,
         "TAPES": max(counts),
-        "OUTS": max(n * (1 + 2 * k) for n, k in zip(counts, directions, strict=True)) * sizes.out_blocks,
+        "OUTS": max(n * stream_count(program.mode, k) for n, k in zip(counts, directions, strict=True))
+        * sizes.out_blocks,
         **{name.upper(): getattr(sizes, name) for name in ("weights", "gradients", "tape", "scratch")},
         "PARAMETER_BLOCKS": sizes.parameter_blocks,
         "ACCUMULATORS": sizes.accumulators,
@@ -305,6 +307,7 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=8)
     parser.add_argument("--points", type=int, default=16, help="interior points, and as many on the boundary")
     parser.add_argument("--precision", default="w8a8g12")
+    parser.add_argument("--estimator", default="jet", choices=STEPLESS)
     parser.add_argument("--steps", type=int, default=3, help="training steps before the one that is counted, and it")
     parser.add_argument("--functions", action="store_true", help="also print the functions that take most")
     options = parser.parse_args()

@@ -61,7 +61,7 @@ def shapes() -> list[Shape]:
     for problem in PROBLEMS:
         settings = Settings.of(problem)
         rows = settings.batch * (1 + 2 * settings.streamed())
-        for stage in settings.network().program(settings.widths(), settings.stein().mode).stages:
+        for stage in settings.network().program(settings.widths(), settings.mode()).stages:
             size = (rows, stage.inputs, stage.outputs)
             found.setdefault(size, Shape(problem, *size))
     return [*found.values(), *(Shape("square", n, n, n) for n in SQUARES)]

@@ -1,7 +1,8 @@
 """The activation unit, bit by bit: tables, the streams' rules and their transpose (docs/spec.md, 5 and 6).
 
 Streams of a microbatch are ``Scaled`` (n, S, B): stream 0 is the base, then an odd (plus) and an even (minus) one a
-direction. What comes in is encoded to 16 bits; what goes out is not encoded yet, but for sine's finite steps.
+direction, or an odd one a direction and one even one for all. What comes in is encoded to 16 bits; what goes out is not
+encoded yet, but for sine's finite steps.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .functional import EMPTY, SUM_LIMIT, Ints, Scaled, Term, aligned_sum, encode, fix, rounded
+from .program import SUMMED
 
 WIDE = 16  # mantissas around an activation
 UNIT = 32767  # the largest number below one, 15 fraction bits
 STEP_EXPONENT = -12  # of a finite step below 8 at 16 bits
-BASE, ODD, EVEN = (slice(None), slice(0, 1)), (slice(None), slice(1, None, 2)), (slice(None), slice(2, None, 2))
+BASE = (slice(None), slice(0, 1))
+Place = tuple[slice, slice]
 
 
 # ---- tables
@@ -106,9 +109,9 @@ class Moved(NamedTuple):
     even_slope: Scaled
 
 
-def _fixed(p: Ints, x: Scaled) -> Term:
-    """Fixed point with 14 fraction bits times a block."""
-    return Term(p * x.x, x.e - 14, x.nonzero)
+def _fixed(p: Ints, x: Scaled, fraction: int = 14) -> Term:
+    """Fixed point with so many fraction bits times a block."""
+    return Term(p * x.x, x.e - fraction, x.nonzero)
 
 
 def _square(p: Ints, x: Scaled) -> Term:
@@ -147,6 +150,30 @@ def jet(phi: Phi, a: Scaled, s: Scaled) -> Moved:
         aligned_sum(_fixed(phi.p2, a)),
         aligned_sum(_fixed(phi.p2, s), _square(phi.p3 * q, a)),
     )
+
+
+def laplacian(phi: Phi, a: Scaled, s: Scaled, counted: int) -> Moved:
+    """First derivatives along each direction, the sum of the second ones along the first few of them."""
+    q = _wide(_squares(a[:, :counted])) if s.e.size else s
+    return Moved(
+        aligned_sum(_fixed(phi.p1, a)),
+        aligned_sum(_fixed(phi.p1, s), _fixed(phi.p2, q, 15)),
+        aligned_sum(_fixed(phi.p2, a)),
+        aligned_sum(_fixed(phi.p2, s), _fixed(phi.p3, q, 15)),
+    )
+
+
+def _squares(a: Scaled) -> Scaled:
+    """Of all directions, summed at the largest exponent."""
+    count, _, blocks = a.e.shape
+    sums = Scaled(np.zeros((count, 1, blocks, 16), dtype=np.int64), np.full((count, 1, blocks), EMPTY))
+    for at in np.argwhere(a.nonzero.any(axis=1)):
+        n, b = int(at[0]), int(at[1])
+        there = np.flatnonzero(a.nonzero[n, :, b])
+        x, e = a.x[n, there, b], 2 * a.e[n, there, b]
+        sums.x[n, 0, b] = rounded(rounded(x * x, 15), (e.max() - e)[:, None]).sum(axis=0)
+        sums.e[n, 0, b] = e.max() + 15
+    return sums
 
 
 def _tanh_step(phi: Phi, d: Scaled) -> tuple[Scaled, Scaled]:
@@ -232,12 +259,19 @@ class Linearization:
     even: Scaled | None = None
 
 
-def join(base: Scaled, odd: Scaled, even: Scaled) -> Scaled:
+def places(mode: str, streams: int) -> tuple[Place, Place]:
+    """Where the odd (plus) and the even (minus) streams lie."""
+    if mode not in SUMMED:
+        return (slice(None), slice(1, None, 2)), (slice(None), slice(2, None, 2))
+    return (slice(None), slice(1, max(1, streams - 1))), (slice(None), slice(max(1, streams - 1), None))
+
+
+def join(mode: str, base: Scaled, odd: Scaled, even: Scaled) -> Scaled:
     """Streams in their order."""
     count, directions, blocks = odd.e.shape
-    shape = (count, 1 + 2 * directions, blocks)
+    shape = (count, 1 + directions + even.e.shape[1], blocks)
     whole = Scaled(np.zeros((*shape, 16), dtype=np.int64), np.zeros(shape, dtype=np.int64))
-    for at, part in ((BASE, base), (ODD, odd), (EVEN, even)):
+    for at, part in zip((BASE, *places(mode, shape[1])), (base, odd, even), strict=True):
         whole.x[at], whole.e[at] = part.x, part.e
     return whole
 
@@ -249,8 +283,18 @@ def forward(mode: str, activation: str, sums: Scaled) -> tuple[Scaled, Lineariza
     base = Scaled(phi.h, np.full(phi.h.shape[:-1], -15))
     if mode == "naive":
         return base, Linearization(phi.p1)
-    moved = RULES[mode, activation](phi, z[ODD], z[EVEN])
-    return join(base, moved.odd, moved.even), Linearization(phi.p1, _kept(moved.odd_slope), _kept(moved.even_slope))
+    odd, even = (z[place] for place in places(mode, z.e.shape[1]))
+    if mode in SUMMED:
+        moved = laplacian(phi, odd, even, _counted(mode, odd))
+    else:
+        moved = RULES[mode, activation](phi, odd, even)
+    kept = Linearization(phi.p1, _kept(moved.odd_slope), _kept(moved.even_slope))
+    return join(mode, base, moved.odd, moved.even), kept
+
+
+def _counted(mode: str, odd: Scaled) -> int:
+    """How many directions the even part sums: all but time."""
+    return int(odd.e.shape[1]) - (mode == "laplacian-time")
 
 
 def backward(mode: str, kept: Linearization, sums: Scaled) -> Scaled:
@@ -258,20 +302,39 @@ def backward(mode: str, kept: Linearization, sums: Scaled) -> Scaled:
     c = _wide(sums)
     if kept.odd is None or kept.even is None:
         return aligned_sum(_fixed(kept.p1, c))
-    base, odd, even = c[BASE], c[ODD], c[EVEN]
+    base, (odd, even) = c[BASE], (c[place] for place in places(mode, c.e.shape[1]))
     d, n = kept.odd, kept.even
-    slopes = [np.clip(kept.p1 + fix(x, 14, 32767), -32767, 32767) for x in (d, n)]
-    m_odd, m_even = {"jet": [kept.p1] * 2, "odd-even": [slopes[1]] * 2, "difference": slopes}[mode]
+    base_terms = [_fixed(kept.p1, base)]
+    for slopes, streams in ((d, odd), (n, even)):
+        for k in range(streams.e.shape[1]):
+            one = (slice(None), slice(k, k + 1))
+            base_terms.append(_times(slopes[one], streams[one]))
+    if mode in SUMMED:
+        return join(
+            mode, aligned_sum(*base_terms), _odd_of_sum(mode, kept, odd, even), aligned_sum(_fixed(kept.p1, even))
+        )
+    slopes_of = [np.clip(kept.p1 + fix(x, 14, 32767), -32767, 32767) for x in (d, n)]
+    m_odd, m_even = {"jet": [kept.p1] * 2, "odd-even": [slopes_of[1]] * 2, "difference": slopes_of}[mode]
     odd_terms, even_terms = [_fixed(m_odd, odd)], [_fixed(m_even, even)]
     if mode != "difference":
         odd_terms.append(_times(d, even))
     if mode == "odd-even":
         even_terms.append(_times(d, odd))
-    base_terms = [_fixed(kept.p1, base)]
+    return join(mode, aligned_sum(*base_terms), aligned_sum(*odd_terms), aligned_sum(*even_terms))
+
+
+def _odd_of_sum(mode: str, kept: Linearization, odd: Scaled, even: Scaled) -> Scaled:
+    """Cotangents of directions that share an even part, and of time, which has none in it."""
+    assert kept.odd is not None
+    found = Scaled(np.zeros_like(odd.x), np.zeros_like(odd.e))
     for k in range(odd.e.shape[1]):
         one = (slice(None), slice(k, k + 1))
-        base_terms += [_times(d[one], odd[one]), _times(n[one], even[one])]
-    return join(aligned_sum(*base_terms), aligned_sum(*odd_terms), aligned_sum(*even_terms))
+        terms = [_fixed(kept.p1, odd[one])]
+        if k < _counted(mode, odd):
+            terms.append(_times(kept.odd[one], even))
+        sums = aligned_sum(*terms)
+        found.x[one], found.e[one] = sums.x, sums.e
+    return found
 
 
 def _times(kept: Scaled, x: Scaled) -> Term:

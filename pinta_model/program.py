@@ -6,7 +6,8 @@ import struct
 from dataclasses import dataclass
 
 ACTIVATIONS = ("tanh", "sine")
-MODES = ("naive", "difference", "odd-even", "jet")
+MODES = ("naive", "difference", "odd-even", "jet", "laplacian", "laplacian-time")
+SUMMED = MODES[4:]  # whose directions share one even part
 
 
 @dataclass(frozen=True)

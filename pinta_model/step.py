@@ -29,7 +29,7 @@ from .functional import (
     product,
     rounded,
 )
-from .program import Chain, Program
+from .program import SUMMED, Chain, Program
 from .workload import BLOCK, blocks_of
 
 LANES = BLOCK * BLOCK
@@ -139,10 +139,13 @@ class Chip:
         """Input streams: base, then d_k and zero, or d_k and -d_k (spec 4)."""
         if self.program.mode == "naive" or directions is None:
             return points
-        shape = (len(points.e), *directions.e.shape)
+        mode, shape = self.program.mode, (len(points.e), *directions.e.shape)
         odd = Scaled(np.broadcast_to(directions.x, (*shape, LANES)), np.broadcast_to(directions.e, shape))
-        zero = Scaled(np.zeros_like(odd.x), np.full(shape, ZERO_EXPONENT))
-        return unit.join(points, odd, Scaled(-odd.x, odd.e) if self.program.mode == "difference" else zero)
+        if mode == "difference":
+            return unit.join(mode, points, odd, Scaled(-odd.x, odd.e))
+        shape = (shape[0], 1 if mode in SUMMED else shape[1], shape[2])
+        zero = Scaled(np.zeros((*shape, LANES), dtype=np.int64), np.full(shape, ZERO_EXPONENT))
+        return unit.join(mode, points, odd, zero)
 
     def _product(self, index: int, x: Scaled, widths: Sequence[int], backward: bool = False) -> Scaled:
         """Every stream and panel times the stage's matrix (spec 3, 6)."""

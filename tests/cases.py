@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from picopinn.device.base import Device, Rows, Scaling
-from picopinn.network import ACTIVATIONS, CONTRACTIONS, MODES, Mode, Network, Precision, Program
+from picopinn.network import ACTIVATIONS, CONTRACTIONS, MODES, Mode, Network, Precision, Program, stream_count
 from picopinn.smx import BLOCK, ZERO_EXPONENT, largest
 
 LANES = BLOCK * BLOCK
@@ -101,7 +101,7 @@ class Spec:
     def case(self) -> Case:
         rng = np.random.RandomState(self.seed)
         program = self.network.program(self.precision, self.mode)
-        count, streams = self.microbatches, 1 + 2 * self.directions
+        count, streams = self.microbatches, stream_count(self.mode, self.directions)
         weights, points, cotangents = self.styles
         own_points = streams if self.mode == "naive" else 1
         return Case(
@@ -117,7 +117,7 @@ class Spec:
 
     def _scaling(self, rng: np.random.RandomState, program: Program, pitch: int) -> Scaling:
         """Exponents that keep most terms of cotangents of about 2^pitch below the limit, but not all."""
-        terms = max(s.panels for s in program.stages) * self.microbatches * (1 + 2 * self.directions)
+        terms = max(s.panels for s in program.stages) * self.microbatches * stream_count(program.mode, self.directions)
         limit = min(self.limit, 30 - (terms - 1).bit_length())
         exponents = pitch - limit + rng.randint(-2, 14, sum(1 + s.closes for s in program.stages))
         if self.gradient_exponent is not None:

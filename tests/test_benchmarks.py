@@ -12,7 +12,7 @@ from benchmarks import products, scaling, step_profile
     [
         ("ppn_add_simd ppn_tile_sum ppn_tile_product ppn_rows_times", "products"),
         ("_mm512_srav_epi32 ppn_asr_by_simd ppn_tile_sum ppn_tile_product", "alignment"),
-        ("ppn_asr_by_simd ppn_shifted_madd ppn_return_jet", "activation"),
+        ("ppn_asr_by_simd ppn_shifted_madd ppn_return_odd", "activation"),
         ("ppn_round_chunk", "quantization"),
         ("ppn_m0_spread8_turned ppn_m0_outer_product ppn_outer ppn_stage_gradient", "gradients"),
         ("ppn_m0_pairs8 ppn_m0_sum ppn_m0_product ppn_ready_product ppn_product ppn_load", "TT contraction"),

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from firmware.tools import natmod
 from picopinn import kernels
 from picopinn.device.base import Rows
-from picopinn.network import ACTIVATIONS, MODES, Chain, Precision, Program, Stage
+from picopinn.network import ACTIVATIONS, MODES, Chain, Precision, Program, Stage, stream_count
 from picopinn.reference import (
     Reference,
     cosine_ratio,
@@ -238,7 +238,7 @@ def _least(words: list[list[int]]) -> tuple[int, ...]:
         blocks += outs * closing
         accumulators += 1 + closing
         gradients += matrix * 64 + outs * 16 * closing
-        tape += (1 + 2 * (head[9] & 0xFFFF)) * ins * 17 * (index > 0)
+        tape += stream_count(MODES[head[3] & 255], head[9] & 0xFFFF) * ins * 17 * (index > 0)
     return blocks, accumulators, gradients, tape
 
 

@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from picopinn.estimators import Estimator, Kind, Quantization, Squared
+from picopinn.network import stream_count
 from picopinn.problems import Constraint, Field
 
 Floats = NDArray[np.float64]
 
-KINDS: tuple[Kind, ...] = ("jet", "orthogonal", "gaussian")
+KINDS: tuple[Kind, ...] = ("jet", "laplacian", "orthogonal", "gaussian")
 QUANTIZATIONS: tuple[Quantization, ...] = ("naive", "difference", "odd-even")
 
 
@@ -48,12 +49,21 @@ class Quadratic:
                 columns += [plus - columns[0], minus - columns[0]]
             else:
                 columns += [odd, even]
-        return np.stack(columns, axis=1)
+        return collapsed(np.stack(columns, axis=1), mode)
+
+
+def collapsed(streams: Floats, mode: str) -> Floats:
+    """Streams of jets with the even ones summed, but for that of time, if a mode wants them so."""
+    if not mode.startswith("laplacian"):
+        return streams
+    odd, even = streams[:, 1::2], streams[:, 2::2]
+    counted = even[:, :-1] if mode == "laplacian-time" else even
+    return np.concatenate([streams[:, :1], odd, counted.sum(axis=1, keepdims=True)], axis=1)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2, 7])
 @pytest.mark.parametrize("quantization", QUANTIZATIONS)
-@pytest.mark.parametrize("kind", ["jet", "orthogonal"])
+@pytest.mark.parametrize("kind", ["jet", "laplacian", "orthogonal"])
 def test_full_sets_of_orthogonal_directions_are_exact_for_quadratics(
     kind: Kind, quantization: Quantization, dimensions: int
 ) -> None:
@@ -61,7 +71,7 @@ def test_full_sets_of_orthogonal_directions_are_exact_for_quadratics(
     x = rng.random((5, dimensions))
     estimator = Estimator(kind, sigma=0.1, quantization=quantization)
     directions = estimator.draw(rng, dimensions)
-    field = estimator.frame(directions).derivatives(u.streams(x, directions, estimator.mode))
+    field = estimator.frame(directions).derivatives(u.streams(x, directions, estimator.mode()))
     np.testing.assert_allclose(field.value, u(x), rtol=1e-12)
     np.testing.assert_allclose(field.gradient, u.gradient(x), rtol=1e-8, atol=1e-10)
     np.testing.assert_allclose(field.laplacian, u.laplacian, rtol=1e-8)
@@ -74,14 +84,14 @@ def estimates(estimator: Estimator, dimensions: int, draws: int) -> tuple[Quadra
     laplacians, gradients = np.empty(draws), np.empty((draws, dimensions))
     for i in range(draws):
         directions = estimator.draw(rng, dimensions)
-        field = estimator.frame(directions).derivatives(u.streams(x, directions, estimator.mode))
+        field = estimator.frame(directions).derivatives(u.streams(x, directions, estimator.mode()))
         laplacians[i], gradients[i] = field.laplacian[0], field.gradient[0]
     return u, laplacians, gradients
 
 
 @pytest.mark.parametrize(
     "estimator",
-    [Estimator("gaussian", directions=16), Estimator("jet", directions=2), Estimator("orthogonal", directions=2)],
+    [Estimator("gaussian", directions=16), *(Estimator(kind, directions=2) for kind in KINDS if kind != "gaussian")],
     ids=lambda e: e.kind,
 )
 def test_fewer_directions_are_unbiased(estimator: Estimator) -> None:
@@ -112,7 +122,7 @@ def test_cotangents_are_the_transpose_of_derivatives(kind: Kind, quantization: Q
     rng = np.random.default_rng(4)
     estimator = Estimator(kind, sigma=0.5, directions=3, quantization=quantization)
     directions = estimator.draw(rng, 5)
-    streams = rng.normal(size=(6, 7))
+    streams = rng.normal(size=(6, stream_count(estimator.mode(), 3)))
     bar = Field(rng.normal(size=6), rng.normal(size=(6, 5)), rng.normal(size=6))
     frame = estimator.frame(directions)
     field = frame.derivatives(streams)
@@ -123,11 +133,11 @@ def test_cotangents_are_the_transpose_of_derivatives(kind: Kind, quantization: Q
 def test_time_has_a_direction_of_its_own_and_no_part_in_the_laplacian() -> None:
     u, rng = Quadratic(4), np.random.default_rng(1)
     x = rng.random((5, 4))
-    for estimator in (Estimator(), Estimator("orthogonal", sigma=0.1)):
+    for estimator in (Estimator(), Estimator("laplacian"), Estimator("orthogonal", sigma=0.1)):
         directions = estimator.draw(rng, 4, time=True)
         assert len(directions) == estimator.count(4, time=True) == 4
         field = estimator.frame(directions, time=True).derivatives(
-            u.streams(x, directions, estimator.mode), ("gradient", "laplacian", "time", "gradient_squared")
+            u.streams(x, directions, estimator.mode(time=True)), ("gradient", "laplacian", "time", "gradient_squared")
         )
         np.testing.assert_allclose(field.gradient, u.gradient(x), rtol=1e-8)
         np.testing.assert_allclose(field.time, u.gradient(x)[:, 3], rtol=1e-8)
@@ -220,7 +230,7 @@ def test_cotangents_are_the_derivative_of_any_field(kind: Kind, squared: Squared
     estimator = Estimator(kind, 0.5, None if kind == "smolyak" else 3, squared=squared)
     directions = estimator.draw(rng, 4, time=True)
     frame, x = estimator.frame(directions, time=True), rng.random((n, 4))
-    streams, along = rng.normal(size=(2, n, 1 + 2 * len(directions)))
+    streams, along = rng.normal(size=(2, n, stream_count(estimator.mode(time=True), len(directions))))
     bar = Field(*(rng.normal(size=shape) for shape in (n, (n, 4), n, n, n)))
     constraint = Hard()(x) if hard else None
 

@@ -131,7 +131,7 @@ def test_a_step_takes_the_cycles_that_were_told(name: str, cores: int, emulated:
     network, widths, estimator, points = STEPS[name]
     half = blocks_of(points)
     device = RemoteDevice(emulated, microbatches=2 * half, cores=cores)
-    engine = IntegerEngine(network, Precision.parse(widths), estimator.mode, device=device)
+    engine = IntegerEngine(network, Precision.parse(widths), estimator.mode(), device=device)
     solver = Solver(get("poisson2d")(), network, estimator, widths, batch=points, engine=engine)
     solver.step()  # runs twice, to find the scale of its gradients
     before = device.counters()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from picopinn.engine import Pass
 from picopinn.floating import FloatEngine
-from picopinn.network import ACTIVATIONS, MODES, Activation, Mode, Network, Precision
+from picopinn.network import ACTIVATIONS, MODES, SUMMED, Activation, Mode, Network, Precision, stream_count
 
 Floats = NDArray[np.float64]
 
@@ -113,6 +113,17 @@ def test_jets_are_the_limit_of_small_steps(activation: Activation) -> None:
     np.testing.assert_allclose(jet[:, 2::2], pair[:, 2::2] / h**2, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("mode", SUMMED)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_a_shared_even_part_is_the_sum_of_those_of_jets(activation: Activation, mode: Mode) -> None:
+    network = replace(NETWORKS["tt3"], activation=activation)
+    x, d = setting()
+    jet, summed = (engine_of(network, one).forward(x, d) for one in ("jet", mode))
+    counted = jet[:, 2:-1:2] if mode == "laplacian-time" else jet[:, 2::2]
+    np.testing.assert_allclose(summed[:, :-1], np.column_stack([jet[:, :1], jet[:, 1::2]]), rtol=1e-12)
+    np.testing.assert_allclose(summed[:, -1], counted.sum(axis=1), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("mode", ["odd-even", "difference"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_small_steps_lose_no_digits_in_float32(activation: Activation, mode: Mode) -> None:
@@ -134,7 +145,7 @@ def test_gradient_matches_finite_differences(name: str, mode: Mode, activation: 
     rng = np.random.default_rng(2)
     x, d = setting(0.7)
     edge = rng.random((3, 3))
-    passes = [Pass(x, d, rng.normal(size=(5, 5))), Pass(edge, None, rng.normal(size=(3, 1)))]
+    passes = [Pass(x, d, rng.normal(size=(5, stream_count(mode, 2)))), Pass(edge, None, rng.normal(size=(3, 1)))]
     engine, master, h = FloatEngine(network, mode, np.float64), weights(network), 1e-5
 
     def total(at: Floats) -> float:

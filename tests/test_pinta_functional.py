@@ -147,6 +147,8 @@ STEPS = {
     "difference": (TT, "w8a8g12", Estimator("gaussian", 0.3, 3, "difference")),
     "difference, sine": (SINE, "w16a16g16", Estimator("gaussian", 0.3, 3, "difference")),
     "naive": (TT, "w8a8g12", Estimator("gaussian", 0.3, 2, "naive")),
+    "laplacian": (TT, "w8a8g12", Estimator("laplacian")),
+    "laplacian, sine, one direction": (SINE, "w6a10b16g14", Estimator("laplacian", directions=1)),
 }
 
 
@@ -155,7 +157,7 @@ def test_training_steps_on_the_chip_have_the_bits_of_the_kernels(
     network: Network, precision: str, estimator: Estimator
 ) -> None:
     device = Lockstep()
-    engine = IntegerEngine(network, Precision.parse(precision), estimator.mode, seed=1, device=device)
+    engine = IntegerEngine(network, Precision.parse(precision), estimator.mode(), seed=1, device=device)
     solver = Solver(get("poisson2d")(), network, estimator, precision, steps=3, batch=8, seed=1, engine=engine)
     solver.step()
     solver.step()

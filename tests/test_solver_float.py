@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from picopinn import Estimator, Network, Problem, Solver
 from picopinn.errors import UsageError
+from picopinn.estimators import STEPLESS
 from picopinn.floating import FloatEngine
 from picopinn.network import Precision
 from picopinn.optim import Adam
@@ -24,7 +25,8 @@ def solver(network: Network = SMALL, estimator: Estimator | None = None, **optio
 
 
 @pytest.mark.parametrize(
-    "estimator", [Estimator(), Estimator("orthogonal"), Estimator("orthogonal", quantization="difference")]
+    "estimator",
+    [Estimator(), Estimator("laplacian"), Estimator("orthogonal"), Estimator("orthogonal", quantization="difference")],
 )
 def test_training_beats_every_linear_function(estimator: Estimator) -> None:
     one = solver(estimator=estimator, learning_rate=5e-3)
@@ -81,6 +83,23 @@ def test_the_passes_give_the_gradient_of_the_loss() -> None:
     assert gradient @ d == pytest.approx((losses[0] - losses[1]) / 2e-6, rel=1e-6)
 
 
+def float64(network: Network, estimator: Estimator, time: bool = True) -> FloatEngine:
+    return FloatEngine(network, estimator.mode(time), np.float64)
+
+
+@pytest.mark.parametrize("name", ["poisson2d", "burgers1d", "heat100d", "hjb20d"])
+def test_a_shared_even_part_trains_as_those_of_jets_do(name: str) -> None:
+    """With and without time, with all directions and with some: the same losses, but for rounding."""
+    problem, losses = get(name)(), []
+    network = Network(problem.dimensions, hidden=16, layers=2, tt=(4, 4), rank=2)
+    for kind in STEPLESS:
+        estimator = Estimator(kind, directions=None if problem.dimensions == 2 else 5)
+        engine = float64(network, estimator, problem.time)
+        one = Solver(problem, network, estimator, engine=engine, batch=6, steps=3)
+        losses.append([one.step().loss for _ in range(3)])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-8)
+
+
 class Everything(Problem):
     """Time, |grad u|^2, a hard constraint, two soft conditions and an unknown, at once."""
 
@@ -106,10 +125,12 @@ class Everything(Problem):
         return x[:, 0] + x[:, 2]
 
 
-@pytest.mark.parametrize("estimator", [Estimator(), Estimator(directions=1), Estimator("gaussian", 0.1, 4)])
+@pytest.mark.parametrize(
+    "estimator", [Estimator(), Estimator(directions=1), Estimator("laplacian"), Estimator("gaussian", 0.1, 4)]
+)
 def test_the_gradient_of_everything_at_once(estimator: Estimator) -> None:
     network = Network(3, hidden=32, layers=2, tt=(4, 8), rank=4)
-    one = Solver(Everything(), network, estimator, engine=FloatEngine(network, estimator.mode, np.float64), batch=7)
+    one = Solver(Everything(), network, estimator, engine=float64(network, estimator), batch=7)
     assert one.unknowns == {"speed": 1.5}
     start, d = one.master.copy(), np.random.default_rng(0).normal(size=one.master.size)
     losses = []

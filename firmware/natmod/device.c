@@ -14,16 +14,16 @@ _Static_assert(sizeof(ppn_stage) == 10 && sizeof(ppn_chain) == 20, "a program is
 
 static uint32_t up(uint32_t size) { return (size + 3) / 4; }
 static uint32_t padded(uint32_t bytes) { return (bytes + 3) & ~UINT32_C(3); }
-static uint32_t streams_of(uint32_t directions) { return 1 + 2 * directions; }
 static uint32_t word(const uint8_t *at) { return at[0] | (uint32_t)at[1] << 8; }
 static int is_naive(const ppn_device *d) { return d->net.mode == PPN_NAIVE; }
+static uint32_t streams_of(const ppn_device *d, uint32_t directions) { return ppn_streams(d->net.mode, directions); }
 
 /* Rows of directions in memory: difference keeps both of a pair, naive none. */
 static uint32_t rows_of(const ppn_device *d, uint32_t directions) {
     return is_naive(d) ? 0 : d->net.mode == PPN_DIFFERENCE ? 2 * directions : directions;
 }
 static uint32_t point_rows(const ppn_device *d, uint32_t directions) {
-    return is_naive(d) ? streams_of(directions) : 1;
+    return is_naive(d) ? streams_of(d, directions) : 1;
 }
 
 /* ---- opening --------------------------------------------------------------------------------------------------- */
@@ -63,7 +63,7 @@ static int check(const ppn_device *d) {
 
 /* What a microbatch takes unpacked (struct numbers). */
 static uint32_t numbers_bytes(const ppn_device *d) {
-    uint32_t streams = streams_of(d->directions), rows = point_rows(d, d->directions);
+    uint32_t streams = streams_of(d, d->directions), rows = point_rows(d, d->directions);
     return padded(streams * d->sizes.out_blocks * (64 + 2 + 33) + rows * d->sizes.in_blocks * 33);
 }
 
@@ -125,10 +125,10 @@ uint32_t ppn_packed_points(const ppn_device *d, uint32_t directions) {
     return point_rows(d, directions) * packed_bytes(4, d->inputs, 2, 1);
 }
 uint32_t ppn_packed_cotangents(const ppn_device *d, uint32_t directions) {
-    return streams_of(directions) * packed_bytes(4, d->outputs, 2, 1);
+    return streams_of(d, directions) * packed_bytes(4, d->outputs, 2, 1);
 }
 uint32_t ppn_packed_outputs(const ppn_device *d, uint32_t directions) {
-    return streams_of(directions) * packed_bytes(4, d->outputs, 4, 2);
+    return streams_of(d, directions) * packed_bytes(4, d->outputs, 4, 2);
 }
 
 /* A mantissa of |width| bytes, limited to what |bits| hold. */
@@ -363,7 +363,7 @@ typedef struct {
 } numbers;
 
 static numbers numbers_at(const ppn_device *d, uint8_t *at) {
-    uint32_t outs = streams_of(d->directions) * d->sizes.out_blocks;
+    uint32_t outs = streams_of(d, d->directions) * d->sizes.out_blocks;
     uint32_t points = point_rows(d, d->directions) * d->sizes.in_blocks;
     numbers n;
     n.out = (int32_t *)(void *)at;
@@ -398,7 +398,7 @@ int ppn_device_forward(const ppn_device *d, const ppn_core *core, const uint8_t 
     ppn_batch batch = one(d, rows, packed, tape, &n);
     ppn_network net = network_for(d, packed->directions);
     int flags = ppn_forward(&net, weights, core->scratch, &batch, n.out, n.out_exps);
-    if (out) pack_outputs(n.out, n.out_exps, streams_of(packed->directions), d->outputs, out);
+    if (out) pack_outputs(n.out, n.out_exps, streams_of(d, packed->directions), d->outputs, out);
     return flags;
 }
 
@@ -415,7 +415,7 @@ int ppn_device_backward(const ppn_device *d, const ppn_core *core, const uint8_t
     ppn_batch batch = one(d, rows, packed, tape, &n);
     ppn_counter counter = {seed, step, packed->number};
     ppn_network net = network_for(d, packed->directions);
-    unpack_rows(packed->cotangents, streams_of(packed->directions), d->outputs, d->net.bits_gradients, n.cotangents,
+    unpack_rows(packed->cotangents, streams_of(d, packed->directions), d->outputs, d->net.bits_gradients, n.cotangents,
                 n.cotangent_exps);
     return ppn_backward(&net, weights, core->gradients, core->scratch, &batch, n.cotangents, n.cotangent_exps, counter);
 }

@@ -164,7 +164,7 @@ static uint32_t first_of(const picopinn_device *d, const ppn_batch *batch, uint3
 }
 /* Microbatches |first| .. |end| - 1 of a batch. */
 static ppn_batch part_of(const picopinn_device *d, const ppn_batch *batch, uint32_t first, uint32_t end) {
-    uint32_t streams = d->net->mode == PPN_NAIVE ? 1 + 2u * batch->directions : 1;
+    uint32_t streams = d->net->mode == PPN_NAIVE ? ppn_streams(PPN_NAIVE, batch->directions) : 1;
     size_t at = (size_t)first * streams * d->sizes.in_blocks;
     ppn_batch part = *batch;
     part.count = end - first;
@@ -175,7 +175,7 @@ static ppn_batch part_of(const picopinn_device *d, const ppn_batch *batch, uint3
 }
 /* Blocks of outputs, or of their cotangents, before a microbatch. */
 static size_t blocks_before(const picopinn_device *d, const ppn_batch *batch, uint32_t microbatch) {
-    return (size_t)microbatch * (1 + 2u * batch->directions) * d->sizes.out_blocks;
+    return (size_t)microbatch * ppn_streams(d->net->mode, batch->directions) * d->sizes.out_blocks;
 }
 
 static int load(const void *of, uint32_t lane) {

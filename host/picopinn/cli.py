@@ -23,7 +23,7 @@ from .device.addresses import FORMS, LOCAL, open_device, open_session
 from .device.meter import Meter
 from .device.remote import RemoteDevice
 from .errors import PicopinnError, UsageError
-from .estimators import Estimator, Kind, Quantization, Squared
+from .estimators import STEPLESS, Estimator, Kind, Quantization, Squared
 from .network import DEFAULT_PRECISION, Activation, Contraction, Init
 from .output import AsJson, show, show_json
 from .problems import get, names
@@ -403,9 +403,10 @@ def _settings(ctx: typer.Context) -> Settings:
         raise UsageError(f"name a problem to train: picopinn train {names()[0]}, or picopinn problems for a list")
     if options["dense"] and (unused := given & {"tt", "rank", "contraction", "init"}):
         raise UsageError(f"{_flags(unused)} is for tensor trains, and --dense has none: leave out one or the other")
-    if options["estimator"] == "jet" and (unused := given & {"sigma", "quantization"}):
+    if options["estimator"] in STEPLESS and (unused := given & {"sigma", "quantization"}):
         raise UsageError(
-            f"the jet estimator takes no finite steps: leave out {_flags(unused)}, or add --estimator orthogonal"
+            f"the {options['estimator']} estimator takes no finite steps: leave out {_flags(unused)}, "
+            "or add --estimator orthogonal"
         )
     values = {field.name: options[field.name] for field in fields(Settings) if field.name in given}
     if options["dense"]:

@@ -58,7 +58,7 @@ def estimator(settings: Settings) -> str:
 
 def program(settings: Settings) -> tuple[Program, int]:
     """What a device would be configured with, and for how many directions; floats as if they were integers."""
-    return settings.network().program(settings.widths(), settings.stein().mode), settings.streamed()
+    return settings.network().program(settings.widths(), settings.mode()), settings.streamed()
 
 
 def layers(network: Network, program: Program) -> list[Layer]:

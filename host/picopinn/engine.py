@@ -1,6 +1,6 @@
 """What the solver asks of whatever computes the network: floats here, or integers on a device.
 
-``S`` = 1 + 2 K streams for K directions, in the order of docs/spec.md, section 4; without directions, u(x) alone.
+``S`` streams for K directions, as many and in the order of docs/spec.md, section 4; without directions, u(x) alone.
 """
 
 from __future__ import annotations

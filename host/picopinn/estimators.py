@@ -2,7 +2,8 @@
 AISTATS 2023, with Gaussian steps; sparse-grid ones, orthogonal ones and jets beside it).
 
 Every mode's streams reduce to u, odd parts a_k = (u(x + d_k) - u(x - d_k)) / 2 and even parts
-s_k = (u(x + d_k) + u(x - d_k)) / 2 - u(x); for ``jet`` these are the Taylor terms u' d and d' u'' d / 2.
+s_k = (u(x + d_k) + u(x - d_k)) / 2 - u(x); for ``jet`` these are the Taylor terms u' d and d' u'' d / 2, and
+``laplacian`` has one even part, the sum of them (the forward Laplacian of Li et al., Nature Machine Intelligence 2024).
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from .errors import UsageError
-from .network import Floats, Mode
+from .network import SUMMED, Floats, Mode
 from .problems import Constraint, Field
 
-Kind = Literal["jet", "orthogonal", "gaussian", "smolyak"]
+Kind = Literal["jet", "laplacian", "orthogonal", "gaussian", "smolyak"]
+STEPLESS: tuple[Kind, ...] = ("jet", "laplacian")
 Quantization = Literal["naive", "difference", "odd-even"]
 Squared = Literal["unbiased", "plain"]
 
@@ -33,13 +35,14 @@ class Estimator:
     """How gradient and Laplacian are estimated from K directions.
 
     Args:
-        kind: ``jet`` takes derivatives along unit directions; the others take finite steps: ``orthogonal`` along rows
+        kind: ``jet`` takes derivatives along unit directions, ``laplacian`` the same, but the second ones as their sum,
+            in K + 2 streams instead of 2 K + 1; the others take finite steps: ``orthogonal`` along rows
             of a random orthogonal matrix, ``gaussian`` along independent normal numbers, ``smolyak`` to the nodes of
             a sparse Gauss-Hermite grid (level 3, exact for cubic u).
-        sigma: size of a step's component (``orthogonal``: steps of length sigma sqrt(D)); ``jet`` takes no steps.
-        directions: K; by default D, the space alone; ``gaussian``: 64. ``jet`` with K = D is exact, with fewer
-            unbiased. Of a problem with time, ``jet`` and ``orthogonal`` take one more along time; ``gaussian`` and
-            ``smolyak`` steps go through space and time together.
+        sigma: size of a step's component (``orthogonal``: steps of length sigma sqrt(D)), where there are steps.
+        directions: K; by default D, the space alone; ``gaussian``: 64. ``jet`` and ``laplacian`` with K = D are exact,
+            with fewer unbiased. Of a problem with time, they and ``orthogonal`` take one more along time; ``gaussian``
+            and ``smolyak`` steps go through space and time together.
         quantization: how finite steps travel: as points (``naive``), as differences, or as odd and even parts.
         squared: ``|grad u|^2`` with fewer directions than dimensions: ``plain`` squares the estimated gradient, and is
             too large on average; ``unbiased`` multiplies those of two independent halves (``gaussian``), or sums the
@@ -70,9 +73,10 @@ class Estimator:
         if self.kind == "smolyak" and self.directions is not None:
             raise UsageError("a sparse grid has as many directions as it has nodes: leave out directions")
 
-    @property
-    def mode(self) -> Mode:
+    def mode(self, time: bool = False) -> Mode:
         """The streams that the device carries (spec 4)."""
+        if self.kind == "laplacian":
+            return "laplacian-time" if time else "laplacian"
         return "jet" if self.kind == "jet" else self.quantization
 
     @property
@@ -114,7 +118,7 @@ class Estimator:
             return rng.normal(0.0, self.sigma, (count, dimensions))
         space = dimensions - time
         length = self.sigma * math.sqrt(space) if self.kind == "orthogonal" else 1.0
-        if self.kind == "jet" and count == dimensions:
+        if self.kind in STEPLESS and count == dimensions:
             return np.eye(dimensions)
         directions = np.zeros((count, dimensions))
         directions[: count - time, :space] = length * _orthogonal(rng, count - time, space)
@@ -136,7 +140,9 @@ class Estimator:
         weights = np.full(count, 1 / count) if self.kind == "gaussian" else 2 * _sparse_grid(dimensions)[1]
         odd = (weights / variance)[:, None] * directions
         excess = (directions[:, :space] ** 2).sum(axis=1) - variance * space
-        return Frame(self.mode, space, directions, odd, weights * excess / variance**2, self._squares(odd[:, :space]))
+        return Frame(
+            self.mode(time), space, directions, odd, weights * excess / variance**2, self._squares(odd[:, :space])
+        )
 
     def _orthogonal_frame(self, directions: Floats, time: bool) -> Frame:
         """Means over the directions of space, times its dimensions; time is exact by itself."""
@@ -146,10 +152,10 @@ class Estimator:
         odd, even = scale[:, None] * directions, 2 * scale
         if time:
             even[-1] = 0.0  # the Laplacian is over space
-        plain = self.squared == "plain"
-        return Frame(
-            self.mode, space, directions, odd, even, (odd[:, :space],) if plain else (np.diag(np.sqrt(even / 2)),)
-        )
+        squares = (odd[:, :space],) if self.squared == "plain" else (np.diag(np.sqrt(even / 2)),)
+        if self.kind == "laplacian":
+            even = even[: len(even) - time].mean(keepdims=True)  # directions are of one length, but for their rounding
+        return Frame(self.mode(time), space, directions, odd, even, squares)
 
     def _squares(self, odd: Floats) -> tuple[Floats, ...]:
         """How odd parts become one gradient to be squared, or two independent ones to be multiplied."""
@@ -170,7 +176,7 @@ class Frame:
         space: number of the columns of space, D or D - 1.
         directions: (K, D).
         odd: what a_k adds to the gradient, (K, D).
-        even: what s_k adds to the Laplacian, (K,).
+        even: what s_k adds to the Laplacian, (K,); or what their sum does, (1,).
         squares: matrices (K, m), one or two, that map odd parts to vectors whose product is |grad u|^2.
     """
 
@@ -184,7 +190,7 @@ class Frame:
     def derivatives(
         self, streams: Floats, parts: Collection[str] = PARTS, constraint: Constraint | None = None
     ) -> Field:
-        """These parts of u's field from the network's streams (n, 1 + 2 K)."""
+        """These parts of u's field from the network's streams (n, S)."""
         value, odd, even = self._split(streams)
         gradient = odd @ self.odd if constraint is not None or {"gradient", "time"} & set(parts) else None
         u = Field(value, gradient, even @ self.even)
@@ -199,7 +205,7 @@ class Frame:
 
     def cotangents(self, bar: Field, streams: Floats, constraint: Constraint | None = None) -> Floats:
         """The transpose of :meth:`derivatives` at these streams: the field's cotangents to those of the streams,
-        (n, 1 + 2 K)."""
+        (n, S)."""
         given = vars(bar)
         zeros = np.zeros(len(streams))
         value, laplacian = given.get("value", zeros), given.get("laplacian", zeros)
@@ -245,8 +251,8 @@ class Frame:
         return left, left if len(self.squares) == 1 else odd @ self.squares[1]
 
     def _split(self, streams: Floats) -> tuple[Floats, Floats, Floats]:
-        """u (n,), odd and even parts (n, K)."""
-        first, second = streams[:, 1::2], streams[:, 2::2]
+        """u (n,), odd parts (n, K), and even ones, as many or one."""
+        first, second = (streams[:, part] for part in self._places)
         if self.mode in ("naive", "difference"):
             first, second = (first - second) / 2, (first + second) / 2
         if self.mode == "naive":
@@ -255,14 +261,20 @@ class Frame:
 
     def _joined(self, value: Floats, odd: Floats | float, even: Floats) -> Floats:
         """The transpose of :meth:`_split`."""
-        streams = np.empty((len(even), 1 + 2 * len(self.even)))
+        streams = np.empty((len(even), 1 + len(self.odd) + len(self.even)))
         streams[:, 0] = value
         if self.mode == "naive":
             streams[:, 0] -= even.sum(axis=1)
         if self.mode in ("naive", "difference"):
             odd, even = (even + odd) / 2, (even - odd) / 2
-        streams[:, 1::2], streams[:, 2::2] = odd, even
+        first, second = self._places
+        streams[:, first], streams[:, second] = odd, even
         return streams
+
+    @property
+    def _places(self) -> tuple[slice, slice]:
+        """Of odd and even parts among the streams."""
+        return (slice(1, -1), slice(-1, None)) if self.mode in SUMMED else (slice(1, None, 2), slice(2, None, 2))
 
 
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Floats:

@@ -23,7 +23,7 @@ from .device.packing import program_bytes
 from .device.remote import RemoteDevice
 from .errors import UsageError
 from .link.session import Request, Session
-from .network import DEFAULT_PRECISION, Chain, Program
+from .network import DEFAULT_PRECISION, SUMMED, Chain, Program, stream_count
 from .settings import FLOAT, Settings
 from .smx import BLOCK, blocks_of
 
@@ -99,12 +99,12 @@ def step_messages(program: Program, passes: Iterable[tuple[int, int]]) -> list[M
     device.configure(program, max(directions for _, directions in passes))
     tally.told.clear()
     device.load(_zeros(sum(tensor.blocks for tensor in program.tensors)))
-    own = [1 + 2 * directions if program.mode == "naive" else 1 for _, directions in passes]
+    own = [stream_count("naive", directions) if program.mode == "naive" else 1 for _, directions in passes]
     batches = [
         (
             _zeros(count, rows, program.stages[0].in_blocks),
             _zeros(directions, program.stages[0].in_blocks) if directions else None,
-            _zeros(count, 1 + 2 * directions, program.stages[-1].out_blocks),
+            _zeros(count, stream_count(program.mode, directions), program.stages[-1].out_blocks),
         )
         for (count, directions), rows in zip(passes, own, strict=True)
     ]
@@ -142,7 +142,7 @@ class _Tally:
             count = directions = 0
             if kind in (messages.FORWARD, messages.BACKWARD):
                 directions, count, _ = messages.read(messages.FORWARD_HEAD, payload)
-            reply = self._reply(kind, payload, count * (1 + 2 * directions))
+            reply = self._reply(kind, payload, count * stream_count(self._program.mode, directions))
             self.told.append(Message(kind, len(payload), reply, count, directions))
             yield bytes(reply)
 
@@ -174,8 +174,8 @@ def forward_work(program: Program, directions: int) -> Counter[str]:
     packed = _packed(program)
     for number, stage in enumerate(program.stages):
         inner, outer = blocks_of(stage.inputs), blocks_of(stage.outputs)
-        for stream in range(1 + 2 * directions):
-            bits = _bits(program, number, stream)
+        for stream in range(stream_count(program.mode, directions)):
+            bits = _bits(program, number, stream, directions)
             rows = stage.panels
             if bits:
                 kind = "packed" if packed and bits <= 8 else _class(bits + program.precision.weights)
@@ -192,11 +192,11 @@ def forward_work(program: Program, directions: int) -> Counter[str]:
 def backward_work(program: Program, directions: int) -> Counter[str]:
     """One microbatch backward: outer products, products, rows and their blocks, columns of activations."""
     work: Counter[str] = Counter()
-    bits, streams = program.precision, 1 + 2 * directions
+    bits, streams = program.precision, stream_count(program.mode, directions)
     for number, stage in enumerate(program.stages):
         inner, outer = blocks_of(stage.inputs), blocks_of(stage.outputs)
         for stream in range(streams):
-            if width := _bits(program, number, stream):
+            if width := _bits(program, number, stream, directions):
                 work[f"outer_{_class(width + bits.gradients)}"] += stage.panels * inner * outer
                 work["outer_row"] += stage.panels * (outer if not stage.expand else inner)
         work["stage"] += 1
@@ -255,11 +255,13 @@ def _packed(program: Program) -> bool:
     return bool(Plan(program, 0).net.places[0].pairs)
 
 
-def _bits(program: Program, number: int, stream: int) -> int:
+def _bits(program: Program, number: int, stream: int, directions: int) -> int:
     """Mantissa width of a stage's input; 0 for a row of zeros."""
     bits = program.precision
     if number:
         return bits.base if stream == 0 and program.mode != "naive" else bits.activations
+    if program.mode in SUMMED:
+        return 0 if stream > directions else bits.inputs
     even = stream > 0 and stream % 2 == 0 and program.mode in ("jet", "odd-even")
     return 0 if even else bits.inputs
 
@@ -271,7 +273,9 @@ def _class(bits: int) -> str:
 def _columns(program: Program, base: str, blocks: int, directions: int) -> Counter[str]:
     """Block columns of an activation: of ``base`` streams, and of what each mode does for a direction."""
     if program.mode == "naive":
-        return Counter({base: blocks * (1 + 2 * directions)})
+        return Counter({base: blocks * stream_count(program.mode, directions)})
+    if program.mode in SUMMED:
+        return Counter({base: blocks, "odd": blocks * directions, "even": blocks * (directions > 0)})
     return Counter({base: blocks, program.mode: blocks * directions})
 
 

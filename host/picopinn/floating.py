@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .engine import Pass, Range
-from .network import Activation, Floats, Mode, Network, Precision
+from .network import SUMMED, Activation, Floats, Mode, Network, Precision, stream_count
 
 Array = NDArray[Any]  # floats of the engine's dtype
 
@@ -82,7 +83,7 @@ class _Slopes:
 
     Attributes:
         own: of each stream by itself, broadcasts to (S, n, width).
-        base: of streams 1.. by stream 0, (S - 1, n, width): D, N of every pair, or P; None if streams are independent.
+        base: of streams 1.. by stream 0, (S - 1, n, width): D and N, or P; None if streams are independent.
         mode: says which cross terms between odd and even streams exist.
     """
 
@@ -100,6 +101,9 @@ class _Slopes:
             return
         own = np.broadcast_to(self.own, c.shape)
         c[0] *= own[0]
+        if self.mode in SUMMED:
+            self._transpose_summed(c)
+            return
         for k in range(1, len(c), 2):
             odd, even, by_odd, by_even = c[k], c[k + 1], *self.base[k - 1 : k + 1]
             c[0] += by_odd * odd + by_even * even
@@ -110,6 +114,20 @@ class _Slopes:
             even *= own[k + 1]
             if crossed is not None:
                 even += crossed
+
+    def _transpose_summed(self, c: Array) -> None:
+        """What follows where directions share one even part, the last stream."""
+        assert self.base is not None
+        for k in range(1, len(c)):
+            c[0] += self.base[k - 1] * c[k]
+            c[k] *= self.own
+            if k <= _counted(self.mode, len(c)):
+                c[k] += self.base[k - 1] * c[-1]
+
+
+def _counted(mode: Mode, streams: int) -> int:
+    """How many directions a shared even part is of."""
+    return streams - 2 - (mode == "laplacian-time")
 
 
 def _naive(phi: _Phi, z: Array) -> tuple[Array, _Slopes]:
@@ -153,11 +171,32 @@ def _jet(phi: _Phi, z: Array) -> tuple[Array, _Slopes]:
     return out, _Slopes(p, base, "jet")
 
 
+def _summed(mode: Mode, phi: _Phi, z: Array) -> tuple[Array, _Slopes]:
+    """Jets whose even parts travel as their sum."""
+    h, p = phi.start(z[0])
+    second, third = phi.bends(h, p)
+    out, base = np.empty_like(z), np.empty_like(z[1:])
+    out[0] = h
+    squares = np.zeros_like(h)
+    for k in range(1, len(z) - 1):
+        np.multiply(p, z[k], out=out[k])
+        np.multiply(second, z[k], out=base[k - 1])
+        if k <= _counted(mode, len(z)):
+            squares += z[k] * z[k]
+    if len(z) > 1:
+        half = 0.5 * squares
+        np.add(p * z[-1], second * half, out=out[-1])
+        np.add(second * z[-1], third * half, out=base[-1])
+    return out, _Slopes(p, base, mode)
+
+
 _ACTIVATE: dict[Mode, Callable[[_Phi, Array], tuple[Array, _Slopes]]] = {
     "naive": _naive,
     "difference": _difference,
     "odd-even": _odd_even,
     "jet": _jet,
+    "laplacian": partial(_summed, "laplacian"),
+    "laplacian-time": partial(_summed, "laplacian-time"),
 }
 
 
@@ -300,10 +339,15 @@ class FloatEngine:
             return self._streams(points.astype(self.dtype), directions.astype(self.dtype)).reshape(-1, points.shape[1])
         return np.concatenate([points, directions], dtype=self.dtype, casting="same_kind")
 
+    @property
+    def _odd(self) -> slice:
+        """Where streams lie that directions enter."""
+        return slice(1, -1) if self._mode in SUMMED else slice(1, None, 2)
+
     def _streams(self, points: Array, steps: Array) -> Array:
         """All streams (S, n, cols) at points (n, cols), of steps (K, cols)."""
-        streams = np.zeros((1 + 2 * len(steps), *points.shape), self.dtype)
-        streams[1::2] = steps[:, None, :]
+        streams = np.zeros((stream_count(self._mode, len(steps)), *points.shape), self.dtype)
+        streams[self._odd] = steps[:, None, :]
         if self._mode in ("naive", "difference"):
             streams[2::2] = -streams[1::2]
         if self._mode == "naive":
@@ -314,7 +358,7 @@ class FloatEngine:
 
     def _gather(self, c: Array) -> Array:
         """Cotangents of the rows (n + K, cols), from those of the streams (S, n, cols)."""
-        steps = c[1::2].sum(axis=1)
+        steps = c[self._odd].sum(axis=1)
         if self._mode == "difference":
             steps -= c[2::2].sum(axis=1)
         return np.concatenate([c[0], steps])

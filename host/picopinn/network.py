@@ -16,12 +16,13 @@ from .errors import UsageError
 from .smx import BLOCK, blocks_of, check_bits
 
 Activation = Literal["tanh", "sine"]
-Mode = Literal["naive", "difference", "odd-even", "jet"]
+Mode = Literal["naive", "difference", "odd-even", "jet", "laplacian", "laplacian-time"]
 Contraction = Literal["prs", "sequential"]
 Init = Literal["normal", "orthogonal"]
 
 ACTIVATIONS: tuple[Activation, ...] = ("tanh", "sine")
-MODES: tuple[Mode, ...] = ("naive", "difference", "odd-even", "jet")
+MODES: tuple[Mode, ...] = ("naive", "difference", "odd-even", "jet", "laplacian", "laplacian-time")
+SUMMED: tuple[Mode, ...] = ("laplacian", "laplacian-time")  # whose directions share one even part
 CONTRACTIONS: tuple[Contraction, ...] = ("prs", "sequential")
 INITS: tuple[Init, ...] = ("normal", "orthogonal")
 DEFAULT_PRECISION = "w8a8g12"
@@ -30,6 +31,11 @@ MAX_MODES = 4  # modes a side of a TT matrix (PPN_MODES in ppn.h)
 MAX_INNER = 4096  # longest inner dimension (PPN_INNER in ppn.h)
 
 Floats = NDArray[np.float64]
+
+
+def stream_count(mode: Mode, directions: int) -> int:
+    """S: streams of a microbatch along so many directions (spec 4)."""
+    return directions + 2 if mode in SUMMED and directions else 1 + 2 * directions
 
 
 @dataclass(frozen=True)

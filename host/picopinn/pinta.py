@@ -106,7 +106,7 @@ def workload_text(
         if batch < 1:
             raise UsageError(f"batch must be at least 1, got {batch}")
         setting = replace(setting, interior=batch, boundary=batch if setting.boundary else 0)
-    program = setting.network(dense).program(Precision.parse(precision), estimator.mode)
+    program = setting.network(dense).program(Precision.parse(precision), estimator.mode())
     directions = estimator.count(setting.dimensions)
     return workload.to_json(problem, program, setting.interior, setting.boundary, directions, setting.dimensions)
 

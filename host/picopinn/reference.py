@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .device.base import OVERFLOW, STEP, Gradients, Rows, Scaling, Values
 from .errors import UsageError
-from .network import CORE_BITS, Activation, Chain, Mode, Program, Stage, Tensor
+from .network import CORE_BITS, SUMMED, Activation, Chain, Mode, Program, Stage, Tensor
 from .smx import BLOCK, MAX_EXPONENT, MIN_EXPONENT, SMX, ZERO_EXPONENT, blocks_of, from_blocks, largest, to_blocks
 
 Ints = NDArray[np.int64]
@@ -379,7 +379,8 @@ class Linearization:
 
     Attributes:
         p1: slope of stream 0 (n, 1, B, 16); naive: of every stream (n, S, B, 16).
-        odd, even: kept D and N of each direction (n, K, B), or P of the plus and minus streams; None for naive.
+        odd: kept D of each direction (n, K, B), or P of the plus streams; None for naive.
+        even: kept N of each even stream, as many of them, or one; or P of the minus streams; None for naive.
     """
 
     p1: Ints
@@ -408,6 +409,34 @@ def jet(sticky: Sticky, phi: Phi, a: Scaled, s: Scaled) -> Moved:
         d=aligned_sum(fixed_times(phi.p2, a)),
         n=aligned_sum(fixed_times(phi.p2, s), Term(phi.p3 * q, 2 * a.e, a.nonzero)),
     )
+
+
+def laplacian(sticky: Sticky, phi: Phi, a: Scaled, s: Scaled) -> Moved:
+    """Taylor coefficients along each direction, and the sum of their second ones (spec 5, laplacian)."""
+    return _summed(sticky, phi, a, s, a)
+
+
+def laplacian_time(sticky: Sticky, phi: Phi, a: Scaled, s: Scaled) -> Moved:
+    """The same, where the last direction is time, which is left out of the sum (spec 5, laplacian)."""
+    return _summed(sticky, phi, a, s, a.at(slice(None), slice(0, -1)))
+
+
+def _summed(sticky: Sticky, phi: Phi, a: Scaled, s: Scaled, counted: Scaled) -> Moved:
+    q = sticky.encode(_squares(counted), WIDE) if s.e.size else s
+    return Moved(
+        odd=aligned_sum(fixed_times(phi.p1, a)),
+        even=aligned_sum(fixed_times(phi.p1, s), fixed_times(phi.p2, q, 15)),
+        d=aligned_sum(fixed_times(phi.p2, a)),
+        n=aligned_sum(fixed_times(phi.p2, s), fixed_times(phi.p3, q, 15)),
+    )
+
+
+def _squares(a: Scaled) -> Scaled:
+    """The sum of a_k^2 over k, (n, 1, B), unencoded."""
+    e = np.where(a.nonzero, 2 * a.e, ABSENT)
+    top = e.max(axis=1, keepdims=True, initial=ABSENT)
+    q = np.where(a.nonzero[..., None], rnd_up(rnd_up(a.m * a.m, 15), (top - e)[..., None]), 0)
+    return Scaled(q.sum(axis=1, keepdims=True), np.where(top == ABSENT, EMPTY, top + 15))
 
 
 def tanh_delta(phi: Phi, d: Scaled) -> tuple[Scaled, Scaled]:
@@ -493,6 +522,10 @@ def odd_even_sine(sticky: Sticky, phi: Phi, odd: Scaled, even: Scaled) -> Moved:
 RULES: dict[tuple[Mode, Activation], Rule] = {
     ("jet", "tanh"): jet,
     ("jet", "sine"): jet,
+    ("laplacian", "tanh"): laplacian,
+    ("laplacian", "sine"): laplacian,
+    ("laplacian-time", "tanh"): laplacian_time,
+    ("laplacian-time", "sine"): laplacian_time,
     ("difference", "tanh"): difference_tanh,
     ("difference", "sine"): difference_sine,
     ("odd-even", "tanh"): odd_even_tanh,
@@ -507,22 +540,32 @@ def activate(mode: Mode, activation: Activation, sticky: Sticky, acc: Scaled) ->
     base = Scaled(phi.h, np.full(phi.h.shape[:-1], -15, dtype=np.int64))
     if mode == "naive":
         return base, Linearization(phi.p1)
-    moved = RULES[mode, activation](sticky, phi, *_directions(pre))
+    moved = RULES[mode, activation](sticky, phi, *_directions(mode, pre))
     kept = Linearization(phi.p1, keep(moved.d), keep(moved.n))
-    return _join(base, moved.odd, moved.even), kept
+    return _join(mode, base, moved.odd, moved.even), kept
 
 
-def _directions(streams: Scaled) -> tuple[Scaled, Scaled]:
-    """The odd (plus) and the even (minus) streams, (n, K, B) each."""
-    return streams.at(slice(None), slice(1, None, 2)), streams.at(slice(None), slice(2, None, 2))
+def _places(mode: Mode, streams: int) -> tuple[slice, slice]:
+    """Where the odd (plus) and the even (minus) streams lie (spec 4)."""
+    if mode not in SUMMED:
+        return slice(1, None, 2), slice(2, None, 2)
+    last = max(streams - 1, 1)
+    return slice(1, last), slice(last, None)
 
 
-def _join(base: Scaled, odd: Scaled, even: Scaled) -> Scaled:
+def _directions(mode: Mode, streams: Scaled) -> tuple[Scaled, Scaled]:
+    """The odd (plus) and the even (minus) streams, (n, K, B) and (n, K or 1, B)."""
+    odd, even = _places(mode, streams.e.shape[1])
+    return streams.at(slice(None), odd), streams.at(slice(None), even)
+
+
+def _join(mode: Mode, base: Scaled, odd: Scaled, even: Scaled) -> Scaled:
     """Inverse of taking stream 0 and :func:`_directions`."""
     count, pairs, blocks = odd.e.shape
-    m = np.empty((count, 1 + 2 * pairs, blocks, LANES), dtype=np.int64)
+    streams = 1 + pairs + even.e.shape[1]
+    m = np.empty((count, streams, blocks, LANES), dtype=np.int64)
     e = np.empty(m.shape[:-1], dtype=np.int64)
-    for where, part in ((slice(0, 1), base), (slice(1, None, 2), odd), (slice(2, None, 2), even)):
+    for where, part in zip((slice(0, 1), *_places(mode, streams)), (base, odd, even), strict=True):
         m[:, where], e[:, where] = part.m, part.e
     return Scaled(m, e)
 
@@ -535,34 +578,38 @@ def transpose_activation(mode: Mode, kept: Linearization, cotangents: Scaled) ->
     if kept.odd is None or kept.even is None:
         return aligned_sum(fixed_times(kept.p1, cotangents))
     base = cotangents.at(slice(None), slice(0, 1))
-    odd, even = _directions(cotangents)
+    odd, even = _directions(mode, cotangents)
     slope_odd, slope_even = _slopes(mode, kept)
-    odd_terms, even_terms = [fixed_times(slope_odd, odd)], [fixed_times(slope_even, even)]
+    own_odd, own_even = fixed_times(slope_odd, odd), fixed_times(slope_even, even)
+    new_odd, new_even = aligned_sum(own_odd), aligned_sum(own_even)
     if mode != "difference":
-        odd_terms.append(kept_times(kept.odd, even))
+        crossed = aligned_sum(own_odd, kept_times(kept.odd, even))
+        new_odd = _but_last(crossed, new_odd) if mode == "laplacian-time" else crossed
     if mode == "odd-even":
-        even_terms.append(kept_times(kept.odd, odd))
-    base_terms = _base_terms(kept.odd, kept.even, odd, even)
-    new_base = aligned_sum(fixed_times(kept.p1, base), *base_terms)
-    return _join(new_base, aligned_sum(*odd_terms), aligned_sum(*even_terms))
+        new_even = aligned_sum(own_even, kept_times(kept.odd, odd))
+    new_base = aligned_sum(fixed_times(kept.p1, base), *_terms(kept.odd, odd), *_terms(kept.even, even))
+    return _join(mode, new_base, new_odd, new_even)
+
+
+def _but_last(most: Scaled, last: Scaled) -> Scaled:
+    """Blocks (n, K, B) of the one, and of the other's last direction."""
+    parts = most.at(slice(None), slice(0, -1)), last.at(slice(None), slice(-1, None))
+    return Scaled(np.concatenate([p.m for p in parts], axis=1), np.concatenate([p.e for p in parts], axis=1))
 
 
 def _slopes(mode: Mode, kept: Linearization) -> tuple[Ints, Ints]:
     """m1 of the odd (plus) and of the even (minus) streams (spec 6)."""
     assert kept.odd is not None and kept.even is not None
-    if mode == "jet":
+    if mode == "jet" or mode in SUMMED:
         return kept.p1, kept.p1
     odd, even = (clip(kept.p1 + fix(x, 14, 32767), 32767) for x in (kept.odd, kept.even))
     return (odd, even) if mode == "difference" else (even, even)
 
 
-def _base_terms(d: Scaled, n: Scaled, odd: Scaled, even: Scaled) -> list[Term]:
-    """The two terms every direction adds to stream 0 (spec 6)."""
-    terms = []
-    for k in range(odd.e.shape[1]):
-        one = (slice(None), slice(k, k + 1))
-        terms += [kept_times(d.at(*one), odd.at(*one)), kept_times(n.at(*one), even.at(*one))]
-    return terms
+def _terms(kept: Scaled, c: Scaled) -> list[Term]:
+    """What each further stream adds to stream 0 (spec 6)."""
+    ones = [(slice(None), slice(k, k + 1)) for k in range(c.e.shape[1])]
+    return [kept_times(kept.at(*one), c.at(*one)) for one in ones]
 
 
 # ------------------------------------------------------------------------------------------- 7 gradients
@@ -874,8 +921,11 @@ class Reference:
         shape = (len(x.e), *d.e.shape)
         odd = Scaled(np.broadcast_to(d.m, (*shape, LANES)), np.broadcast_to(d.e, shape))
         if self._ready().mode == "difference":
-            return _join(x, odd, Scaled(-odd.m, odd.e))
-        return _join(x, odd, Scaled(np.zeros_like(odd.m), np.full_like(odd.e, ZERO_EXPONENT)))
+            return _join("difference", x, odd, Scaled(-odd.m, odd.e))
+        mode = self._ready().mode
+        shape = (len(x.e), 1 if mode in SUMMED else len(d.e), d.e.shape[1])
+        zero = Scaled(np.zeros((*shape, LANES), np.int64), np.full(shape, ZERO_EXPONENT))
+        return _join(mode, x, odd, zero)
 
     def _widths(self, streams: int) -> list[int]:
         """Width of every stream between stages (spec 4)."""
@@ -901,7 +951,7 @@ class Reference:
         if self._ready().mode == "naive":
             return add_bias(acc, bias)
         base = add_bias(acc.at(slice(None), slice(0, 1)), bias)
-        return _join(base, *_directions(acc))
+        return _join(self._ready().mode, base, *_directions(self._ready().mode, acc))
 
     def _next_input(self, index: int, acc: Scaled, widths: list[int]) -> tuple[Scaled, Linearization | None]:
         program, linear = self._ready(), None

@@ -12,9 +12,9 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from .device.base import Device
 from .errors import UsageError
-from .estimators import Estimator, Kind, Quantization, Squared
+from .estimators import STEPLESS, Estimator, Kind, Quantization, Squared
 from .integer import IntegerEngine
-from .network import DEFAULT_PRECISION, Activation, Contraction, Init, Network, Precision
+from .network import DEFAULT_PRECISION, Activation, Contraction, Init, Mode, Network, Precision
 from .optim import DEFAULT_LEARNING_RATE
 from .problems import Problem, get
 from .smx import blocks_of
@@ -32,7 +32,7 @@ FLOAT = "float32"
 class Settings:
     """The choices of a run; the number of threads is none of them, since it changes no bit.
 
-    ``sigma`` and ``quantization`` are None for ``jet``, which takes no steps; ``tt`` is None for dense layers;
+    ``sigma`` and ``quantization`` are None for estimators that take no steps; ``tt`` is None for dense layers;
     ``options`` are the problem's own; ``omega`` is None for a first layer as Glorot has it; ``settle``
     is None for matrices that move to the end, as those of ``float32`` do by default.
     """
@@ -69,7 +69,7 @@ class Settings:
         kind = get(problem)
         values = {**kind.defaults, **given}
         values["options"] = kind(**values.get("options", {})).chosen_options()
-        if values.get("estimator", Estimator.kind) == "jet":
+        if values.get("estimator", Estimator.kind) in STEPLESS:
             values |= {"sigma": None, "quantization": None}
         else:
             values = {"sigma": Estimator.sigma, "quantization": Estimator.quantization} | values
@@ -132,6 +132,10 @@ class Settings:
         given: dict[str, Any] = {key: value for key, value in steps.items() if value is not None}
         return Estimator(self.estimator, directions=self.directions, squared=self.squared, **given)
 
+    def mode(self) -> Mode:
+        """Of the streams that a device carries."""
+        return self.stein().mode(self.pde().time)
+
     def widths(self) -> Precision:
         """Of the integers; for ``float32`` those that integers would have by default."""
         return Precision() if self.precision == FLOAT else Precision.parse(self.precision)
@@ -164,9 +168,8 @@ class Settings:
     def _engine(self, threads: int, device: Device) -> IntegerEngine:
         if self.precision == FLOAT:
             raise UsageError(f"{FLOAT} runs on this computer only: leave out --device, or choose widths")
-        network, stein = self.network(), self.stein()
-        precision = Precision.parse(self.precision)
-        engine = IntegerEngine(network, precision, stein.mode, seed=self.seed, threads=threads, device=device)
+        network, precision = self.network(), Precision.parse(self.precision)
+        engine = IntegerEngine(network, precision, self.mode(), seed=self.seed, threads=threads, device=device)
         engine.prepare(self.streamed())  # before a run begins: is there room?
         return engine
 

@@ -106,7 +106,7 @@ class Solver:
         self.estimator = estimator or Estimator()
         self.steps, self.seed, self.batch = steps, seed, batch
         _check_shapes(problem, self.network, self.estimator)
-        self.engine = engine or _engine(self.network, self.estimator.mode, precision, seed, threads)
+        self.engine = engine or _engine(self.network, self.estimator.mode(problem.time), precision, seed, threads)
         self.step_number = 0
         self._parts, self._conditions = parts_read(problem), problem.conditions()
         self._drawn: dict[int, _Drawn] = {}  # by step

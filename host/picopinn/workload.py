@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .network import CORE_BITS, Chain, Program, Stage
+from .network import CORE_BITS, SUMMED, Chain, Mode, Program, Stage, stream_count
 from .smx import BLOCK, blocks_of
 
 FORMAT = 1
@@ -233,7 +233,7 @@ class _Pass:
 
     @property
     def rows(self) -> int:
-        return BLOCK * (1 + 2 * self.directions)
+        return BLOCK * stream_count(self.program.mode, self.directions)
 
     @property
     def _apart(self) -> bool:
@@ -324,7 +324,7 @@ class _Pass:
             found.append(_unit(f"stage{index}: {unit}", layer, "forward", unit, base * outputs, [wire], [wire, slope]))
         if moved:
             linear = self._named(f"linear{index}", self.rows - BLOCK, outputs, "smx", WIDE)
-            unit = mode if mode == "jet" else f"{mode}-{self.program.activation}"
+            unit = _rule(mode) if mode == "jet" or mode in SUMMED else f"{mode}-{self.program.activation}"
             size = moved * outputs
             found.append(
                 _unit(
@@ -434,11 +434,18 @@ class _Pass:
         size = self.rows * cols
         return [
             _unit(f"stage{index}: encode cotangent to 16", layer, "backward", "encode", size, [wire], [wire]),
-            _unit(f"stage{index}: {mode} transpose", layer, "backward", f"{mode}-transpose", size, reads, [wire]),
+            _unit(
+                f"stage{index}: {mode} transpose", layer, "backward", f"{_rule(mode)}-transpose", size, reads, [wire]
+            ),
         ]
 
     def _layer(self, index: int) -> str:
         return next(_layer(t.name) for t in self.program.tensors if t.stage == index)
+
+
+def _rule(mode: Mode) -> str:
+    """What moves streams of a mode: that one of them is time makes no difference."""
+    return "laplacian" if mode in SUMMED else mode
 
 
 def _layer(tensor: str) -> str:

@@ -21,6 +21,7 @@ def _declarations(header: Path) -> str:
     text = re.sub(r"#ifdef __cplusplus.*?#endif", "", text, flags=re.DOTALL)
     constants = dict(re.findall(r"#define (PPN_\w+) +(\S+)", text))
     text = re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^static inline .*?^}", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^(int|void) ppn_(?!device_)\w+\([^;]*;", "", text, flags=re.MULTILINE)
     text = re.sub(r"\[PPN_MODES( \+ 1)?\]", lambda size: f"[{int(constants['PPN_MODES']) + bool(size[1])}]", text)
     return "".join(f"#define {name} ...\n" for name in constants) + text

@@ -172,6 +172,14 @@ static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_blo
     out->en = ppn_keep(t, out->es, out->n);
 }
 
+/* Add rnd(q, down) of the squares, down >= 0 (spec 5, laplacian): sums of 4095 stay below 2^27. */
+static inline void ppn_add_square(const int16_t *a, int down, int32_t *sum) {
+    _Alignas(4) int16_t q[16];
+    if (down > 15) return; /* nothing is left of them */
+    ppn_square(a, q);
+    LANES sum[l] += ppn_rnd(q[l], down);
+}
+
 /* ---- finite steps ---------------------------------------------------------------------------------------------- */
 
 /* Limit a step to |d| < 8 (spec 5). */

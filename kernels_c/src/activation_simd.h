@@ -121,6 +121,43 @@ static inline void ppn_jet_chunk(const ppn_curves *c, const ppn_chunk *a, const 
     }
 }
 
+/* The sum of squares of |count| chunks, encoded to SMX(16) (spec 5, laplacian). */
+static inline void ppn_square_chunks(const ppn_chunk *a, uint32_t count, uint32_t blocks, ppn_chunk *q, int *flags) {
+    ppn_lanes top = ppn_all_simd(2 * PPN_FAR);
+    for (int l = 0; l < 16; l++) q->x[l] = ppn_all_simd(0);
+    for (uint32_t k = 0; k < count; k++) top = ppn_max_simd(top, ppn_terms_square(&a[k]));
+    for (uint32_t k = 0; k < count; k++) {
+        ppn_shift by = ppn_shift_by(ppn_sub_simd(top, ppn_terms_square(&a[k])));
+        for (int l = 0; l < 16; l++) {
+            ppn_lanes m = a[k].x[l];
+            q->x[l] = ppn_add_simd(q->x[l], ppn_shifted(ppn_rnd_times(m, m, 15), by));
+        }
+    }
+    q->e = ppn_add_simd(top, ppn_all_simd(15));
+    ppn_encode_chunk(q, blocks, ppn_all_simd(16), NULL, flags);
+}
+/* One direction of several that share an even part: its output, and its kept mantissas; both have a's exponents less
+ * 14. */
+static inline void ppn_odd_chunk(const ppn_curves *c, const ppn_chunk *a, ppn_chunk *out, ppn_lanes kept[16]) {
+    for (int l = 0; l < 16; l++) {
+        out->x[l] = ppn_madd_simd(c->p1[l], a->x[l]);
+        kept[l] = ppn_rnd_madd_simd(c->p2[l], a->x[l], 15);
+    }
+    out->e = ppn_terms(a, -14);
+}
+/* The even part that they share, from the encoded sum of squares |q|. */
+static inline void ppn_even_chunk(const ppn_curves *c, const ppn_chunk *s, const ppn_chunk *q, ppn_chunk *out,
+                                  ppn_lanes kept[16]) {
+    ppn_two two = ppn_two_terms(ppn_terms(s, -14), ppn_terms(q, -15));
+    for (int l = 0; l < 16; l++) {
+        ppn_lanes sm = s->x[l], qm = q->x[l];
+        out->x[l] = ppn_add_simd(ppn_shifted_madd(c->p1[l], sm, two.x), ppn_shifted_madd(c->p2[l], qm, two.y));
+        ppn_lanes x = ppn_add_simd(ppn_shifted_madd(c->p2[l], sm, two.x), ppn_shifted_madd(c->p3[l], qm, two.y));
+        kept[l] = ppn_rnd_simd(x, 15);
+    }
+    out->e = two.e;
+}
+
 /* ---- finite steps ---------------------------------------------------------------------------------------------- */
 
 static inline ppn_lanes ppn_clip_simd(ppn_lanes x, int32_t limit) {

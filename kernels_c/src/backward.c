@@ -81,12 +81,8 @@ static ppn_seen ppn_change(const ppn_transpose *t, uint32_t stream) {
 static void ppn_put_sum2(ppn_transpose *t, uint32_t stream, const int16_t *x, const int16_t *p, int ex,
                          const int16_t *y, const int16_t *q, int ey) {
     int32_t acc[16];
-    ppn_sum sum = ppn_sum_open(2);
-    ppn_sum_offer(&sum, ex);
-    ppn_sum_offer(&sum, ey);
-    int fresh = ppn_sum_product(&sum, x, p, ex, 1, acc);
-    ppn_sum_close(ppn_sum_product(&sum, y, q, ey, fresh, acc), acc);
-    ppn_put_cotangent(t, stream, acc, ppn_sum_exp(&sum));
+    int e = ppn_sum2_products(x, p, ex, y, q, ey, acc);
+    ppn_put_cotangent(t, stream, acc, e);
 }
 
 /* Exponent of a block times a slope. */
@@ -111,6 +107,22 @@ static void ppn_return_pair(ppn_transpose *t, uint32_t stream, const int16_t *p1
         ppn_put_sum2(t, stream + 1, p1, even.m, ppn_own_term(even.e), d.m, given, ppn_kept_exp(d.e, odd.e));
 }
 
+/* Cotangents of directions that share one even part, the last stream. */
+static void ppn_return_summed(ppn_transpose *t, const int16_t *p1) {
+    uint32_t last = t->b->pass.streams - 1, summed = ppn_summed(t->b->pass.net, last + 1);
+    ppn_seen even = ppn_given(t, last);
+    int32_t x[16];
+    for (uint32_t r = 1; r <= last; r++) {
+        ppn_seen c = ppn_given(t, r), d = ppn_change(t, r);
+        if (r <= summed) {
+            ppn_put_sum2(t, r, p1, c.m, ppn_own_term(c.e), d.m, even.m, ppn_kept_exp(d.e, even.e));
+        } else {
+            int e = ppn_scale(p1, c.m, c.e, x);
+            ppn_put_cotangent(t, r, x, e);
+        }
+    }
+}
+
 PPN_SMALL static void ppn_return_difference(ppn_transpose *t, uint32_t stream, const int16_t *p1) {
     ppn_seen change = ppn_change(t, stream), c = ppn_given(t, stream);
     _Alignas(4) int16_t m1[16];
@@ -119,7 +131,7 @@ PPN_SMALL static void ppn_return_difference(ppn_transpose *t, uint32_t stream, c
     ppn_put_cotangent(t, stream, x, e);
 }
 
-/* Stream 0: p1 H and every further stream's share, 1 + 2 K terms of at most 2^30. */
+/* Stream 0: p1 H and every further stream's share, S terms of at most 2^30. */
 static void ppn_return_base(ppn_transpose *t, const int16_t *p1) {
     ppn_seen c = ppn_given(t, 0);
     uint32_t streams = t->b->pass.streams;
@@ -156,7 +168,8 @@ static void ppn_return_column(ppn_transpose *t) {
     }
     const int16_t *p1 = ppn_p1(&t->slopes, 0, t->column);
     ppn_return_base(t, p1);
-    for (uint32_t r = 1; r < b->pass.streams; r++) {
+    if (ppn_is_summed(b->pass.net) && b->pass.streams > 1) ppn_return_summed(t, p1);
+    for (uint32_t r = 1; !ppn_is_summed(b->pass.net) && r < b->pass.streams; r++) {
         if (mode == PPN_DIFFERENCE)
             ppn_return_difference(t, r, p1);
         else if (r % 2)
@@ -202,7 +215,7 @@ static void ppn_return_stage(ppn_return *b, uint32_t i) {
 
 int ppn_backward(const ppn_network *net, const uint8_t *weights, uint8_t *gradients, uint8_t *scratch,
                  const ppn_batch *batch, const int16_t *cotangents, const int8_t *cotangent_exps, ppn_counter counter) {
-    uint32_t streams = ppn_streams(batch->directions), group = ppn_group(streams);
+    uint32_t streams = ppn_streams(net->mode, batch->directions), group = ppn_group(streams);
     uint32_t bytes = ppn_rows16_bytes(net, group * streams);
     ppn_return b = {{net, weights, batch, NULL, 0, streams, 0, 0, 0},
                     gradients,

@@ -248,6 +248,17 @@ static inline int ppn_sum2(const int32_t *x, int ex, const int32_t *y, int ey, i
     return ppn_sum_exp(&s);
 }
 
+/* The same of products x p and y q. */
+static inline int ppn_sum2_products(const int16_t *x, const int16_t *p, int ex, const int16_t *y, const int16_t *q,
+                                    int ey, int32_t *out) {
+    ppn_sum s = ppn_sum_open(2);
+    ppn_sum_offer(&s, ex);
+    ppn_sum_offer(&s, ey);
+    int fresh = ppn_sum_product(&s, x, p, ex, 1, out);
+    ppn_sum_close(ppn_sum_product(&s, y, q, ey, fresh, out), out);
+    return ppn_sum_exp(&s);
+}
+
 /* ---- stored blocks -------------------------------------------------------------------------------------------- */
 
 /* A run of SMX blocks in memory: int8 or int16 mantissas, |step| blocks apart, each read turned over or not. */

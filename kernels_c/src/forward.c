@@ -52,23 +52,59 @@ static void ppn_forward_difference(ppn_layer_out *o, uint32_t stream, uint32_t c
     ppn_put_next(o, stream, column, x, delta.e);
 }
 
+/* The pre-activation of a stream in a block column. */
+static void ppn_get_stream(const ppn_layer_out *o, uint8_t *rows, uint32_t stream, uint32_t column, ppn_block *x) {
+    ppn_get_block(ppn_row16_at(rows, o->blocks, stream), o->blocks, column, x);
+}
+/* Directions' first derivatives, and the sum of their second ones, which is the last stream. */
+static void ppn_forward_summed(ppn_layer_out *o, uint8_t *rows, uint32_t column, const ppn_curve *c) {
+    uint32_t last = o->pass->streams - 1, summed = ppn_summed(o->pass->net, o->pass->streams);
+    int32_t x[16], squares[16] = {0};
+    ppn_block a, q;
+    int top = UNUSED_TERM;
+    for (uint32_t r = 1; r <= summed; r++) {
+        ppn_get_stream(o, rows, r, column, &a);
+        top = ppn_max(top, ppn_term_square(&a, 0));
+    }
+    for (uint32_t r = 1; r < last; r++) {
+        uint32_t at = ppn_change_at(o, r, column);
+        ppn_get_stream(o, rows, r, column, &a);
+        if (r <= summed && a.e != PPN_ZERO_EXP) ppn_add_square(a.m, top - 2 * a.e, squares);
+        o->slopes.exps[at] = (int16_t)ppn_scale_kept(c->p2, &a, o->slopes.changes + at * 16);
+        int e = ppn_scale(c->p1, a.m, a.e, x);
+        ppn_put_next(o, r, column, x, e);
+    }
+    ppn_to_block(squares, top + 15, &q, &o->pass->flags);
+    uint32_t at = ppn_change_at(o, last, column);
+    ppn_get_stream(o, rows, last, column, &a);
+    int even = ppn_term(&a, -14), square = ppn_term(&q, -15); /* half of it */
+    int e = ppn_sum2_products(c->p1, a.m, even, c->p2, q.m, square, x);
+    ppn_put_next(o, last, column, x, e);
+    e = ppn_sum2_products(c->p2, a.m, even, c->p3, q.m, square, x);
+    o->slopes.exps[at] = (int16_t)ppn_keep(x, e, o->slopes.changes + at * 16);
+}
+
 /* The activation of one block column, all streams; |rows| are the pre-activations. */
 static PPN_APART void ppn_forward_column(ppn_layer_out *o, uint8_t *rows, uint32_t column) {
     const ppn_network *net = o->pass->net;
     ppn_curve c;
     ppn_block x, even;
-    ppn_get_block(ppn_row16_at(rows, o->blocks, 0), o->blocks, column, &x);
+    ppn_get_stream(o, rows, 0, column, &x);
     ppn_curve_at(net->activation, &x, &c);
     ppn_put_value(o, 0, column, &c);
+    if (ppn_is_summed(net)) {
+        if (o->pass->streams > 1) ppn_forward_summed(o, rows, column, &c);
+        return;
+    }
     for (uint32_t stream = 1; stream < o->pass->streams; stream++) {
-        ppn_get_block(ppn_row16_at(rows, o->blocks, stream), o->blocks, column, &x);
+        ppn_get_stream(o, rows, stream, column, &x);
         if (net->mode == PPN_NAIVE) {
             ppn_curve_at(net->activation, &x, &c);
             ppn_put_value(o, stream, column, &c);
         } else if (net->mode == PPN_DIFFERENCE) {
             ppn_forward_difference(o, stream, column, &x, &c);
         } else {
-            ppn_get_block(ppn_row16_at(rows, o->blocks, stream + 1), o->blocks, column, &even);
+            ppn_get_stream(o, rows, stream + 1, column, &even);
             ppn_forward_pair(o, stream++, column, &x, &even, &c);
         }
     }
@@ -119,7 +155,7 @@ static void ppn_forward_stage(ppn_pass *p, uint32_t i, uint8_t *scratch, int32_t
 
 int ppn_forward(const ppn_network *net, const uint8_t *weights, uint8_t *scratch, const ppn_batch *batch, int32_t *out,
                 int16_t *out_exps) {
-    ppn_pass p = {net, weights, batch, NULL, 0, ppn_streams(batch->directions), 0, 0, 0};
+    ppn_pass p = {net, weights, batch, NULL, 0, ppn_streams(net->mode, batch->directions), 0, 0, 0};
     uint32_t group = batch->tape_step ? ppn_group(p.streams) : 1;
     while (p.end < batch->count) {
         ppn_open_group(&p, group);

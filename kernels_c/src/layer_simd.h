@@ -8,7 +8,7 @@
 
 #if PPN_SIMD
 
-#define PPN_STREAMS 65 /* streams whose cotangents are held at once */
+#define PPN_STREAMS 65 /* streams that are held at once where they depend on each other */
 
 /* ---- products -------------------------------------------------------------------------------------------------- */
 
@@ -140,7 +140,7 @@ static inline void ppn_put_kept(ppn_layer_chunk *l, uint32_t stream, const ppn_l
 /* A stream of values of the network, from its encoded pre-activations. */
 static inline void ppn_put_value_chunk(ppn_layer_chunk *l, uint32_t stream, const ppn_chunk *z) {
     const ppn_pass *p = l->to.pass;
-    int bends = p->streams > 1 && p->net->mode == PPN_JET;
+    int bends = p->streams > 1 && p->net->mode >= PPN_JET;
     ppn_curve_chunk(p->net->activation, z, bends, &l->curve);
     ppn_put16_chunk(ppn_p1(&l->to.slopes, stream, l->column), l->curve.p1, l->count);
     l->curve.h.e = ppn_all_simd(-15);
@@ -178,12 +178,32 @@ static inline uint32_t ppn_put_further(ppn_layer_chunk *l, uint32_t stream, ppn_
     return 2;
 }
 
+/* All streams but the first, where directions share one even part. */
+static inline void ppn_put_summed(ppn_layer_chunk *l, uint32_t streams, const ppn_chunk *z) {
+    ppn_pass *p = l->to.pass;
+    ppn_chunk squares, out;
+    ppn_lanes kept[16];
+    ppn_square_chunks(z + 1, ppn_summed(p->net, streams), l->count, &squares, &p->flags);
+    for (uint32_t r = 1; r < streams; r++) {
+        if (r + 1 < streams)
+            ppn_odd_chunk(&l->curve, &z[r], &out, kept);
+        else
+            ppn_even_chunk(&l->curve, &z[r], &squares, &out, kept);
+        ppn_put_kept(l, r, kept, out.e);
+        ppn_put_output(l, r, &out);
+    }
+}
+
 static inline ppn_run ppn_panel_of(ppn_run row, uint32_t at) { return row.exps ? ppn_run_at(row, (int)at) : row; }
 
 /* Streams |from| .. of a microbatch: their pre-activations, encoded, values' biased, through the activation. */
 static inline void ppn_put_layer(ppn_layer_chunk *l, uint32_t from, uint32_t streams, ppn_chunk *z) {
     uint32_t r = 0;
     if (from == 0) ppn_put_value_chunk(l, r++, z);
+    if (ppn_is_summed(l->to.pass->net)) {
+        if (streams > 1) ppn_put_summed(l, streams, z);
+        return;
+    }
     while (r < streams) r += ppn_put_further(l, from + r, z + r);
 }
 
@@ -199,10 +219,10 @@ static inline void ppn_forward_some(ppn_layer_chunk *l, const ppn_columns *colum
     ppn_pass *p = l->to.pass;
     const ppn_network *net = p->net;
     const ppn_place *place = &net->places[i];
-    uint32_t blocks = place->out_blocks;
-    ppn_chunk z[PPN_ROWS];
+    uint32_t blocks = place->out_blocks, most = ppn_is_summed(net) ? PPN_STREAMS : PPN_ROWS;
+    ppn_chunk z[PPN_STREAMS];
     for (uint32_t from = 0, streams; from < p->streams; from += streams) {
-        streams = p->streams - from < PPN_ROWS ? p->streams - from : PPN_ROWS - (from > 0); /* pairs whole */
+        streams = p->streams - from < most ? p->streams - from : most - (from > 0); /* pairs whole */
         ppn_chunk *x = z;
         for (uint32_t at = first; at < end; at++) {
             ppn_enter(p, at);
@@ -231,6 +251,7 @@ static inline int ppn_forward_layer(ppn_pass *p, uint32_t i) {
     uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s));
     int widest = i ? ppn_max(net->bits_base, net->bits_activations) : p->batch->bits_inputs;
     if (inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
+    if (ppn_is_summed(net) && p->streams > PPN_STREAMS) return 0;
     ppn_layer_chunk l;
     ppn_columns columns;
     l.to.pass = p;
@@ -326,9 +347,9 @@ static inline void ppn_return_difference_chunk(const ppn_return_chunk *o, uint32
     for (int l = 0; l < 16; l++) c->x[l] = ppn_madd_simd(slope[l], c->x[l]);
     c->e = ppn_terms(c, -14);
 }
-/* ppn_return_pair() for jets */
-static inline void ppn_return_jet(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8], ppn_chunk *a,
-                                  ppn_chunk *s) {
+/* ppn_return_pair() for the odd part of a jet; |s| is the even one */
+static inline void ppn_return_odd(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8], ppn_chunk *a,
+                                  const ppn_chunk *s) {
     ppn_lanes d[8];
     ppn_two odd = ppn_two_terms(ppn_terms(a, -14), ppn_kept_exps(o, stream, s));
     ppn_kept_mantissas(o, stream, d);
@@ -337,9 +358,18 @@ static inline void ppn_return_jet(const ppn_return_chunk *o, uint32_t stream, co
         a->x[l] = ppn_add_simd(ppn_shifted_madd(ppn_element(p1, l), a->x[l], odd.x), x);
     }
     a->e = odd.e;
-    ppn_return_value(p1, s);
 }
-/* The same for finite steps */
+/* ppn_return_summed() */
+static inline void ppn_return_summed_chunk(const ppn_return_chunk *o, const ppn_lanes p1[8], ppn_chunk *c) {
+    uint32_t last = o->b->pass.streams - 1, summed = ppn_summed(o->b->pass.net, last + 1);
+    for (uint32_t r = 1; r <= last; r++) {
+        if (r <= summed)
+            ppn_return_odd(o, r, p1, &c[r], &c[last]);
+        else
+            ppn_return_value(p1, &c[r]);
+    }
+}
+/* The same as ppn_return_pair() for finite steps */
 static inline void ppn_return_pair_chunk(const ppn_return_chunk *o, uint32_t stream, const ppn_lanes p1[8],
                                          ppn_chunk *a, ppn_chunk *s) {
     ppn_lanes slope[16], d[8];
@@ -365,15 +395,20 @@ static inline void ppn_return_columns(const ppn_return_chunk *o, ppn_chunk *c) {
         ppn_return_value(p1, c);
     else
         ppn_return_base_chunk(o, p1, c);
+    if (mode >= PPN_LAPLACIAN) {
+        if (o->b->pass.streams > 1) ppn_return_summed_chunk(o, p1, c);
+        return;
+    }
     for (uint32_t r = 1; r < o->b->pass.streams; r++) {
         if (mode == PPN_NAIVE) {
             ppn_get_pairs(ppn_p1(&o->slopes, r, o->column), o->count, p1);
             ppn_return_value(p1, &c[r]);
         } else if (mode == PPN_DIFFERENCE)
             ppn_return_difference_chunk(o, r, p1, &c[r]);
-        else if (r % 2 && mode == PPN_JET)
-            ppn_return_jet(o, r, p1, &c[r], &c[r + 1]);
-        else if (r % 2)
+        else if (r % 2 && mode == PPN_JET) {
+            ppn_return_odd(o, r, p1, &c[r], &c[r + 1]);
+            ppn_return_value(p1, &c[r + 1]);
+        } else if (r % 2)
             ppn_return_pair_chunk(o, r, p1, &c[r], &c[r + 1]);
     }
 }

@@ -12,10 +12,16 @@ static inline uint32_t ppn_blocks(uint32_t size) { return (size + 3) / 4; }
 static inline uint32_t ppn_padded(uint32_t bytes) { return (bytes + 3) & ~(uint32_t)3; }
 static inline int ppn_wide(int bits) { return bits > 8; }
 static inline uint32_t ppn_run_bytes(uint32_t blocks, int bits) { return blocks * (ppn_wide(bits) ? 33 : 17); }
-static inline uint32_t ppn_streams(uint32_t directions) { return 1 + 2 * directions; }
 static inline uint32_t ppn_matrix_blocks(const ppn_stage *s) { return ppn_blocks(s->rows) * ppn_blocks(s->cols); }
 static inline uint32_t ppn_stage_in(const ppn_stage *s) { return s->expand ? s->rows : s->cols; }
 static inline uint32_t ppn_stage_out(const ppn_stage *s) { return s->expand ? s->cols : s->rows; }
+
+/* Do all directions share one even part, the last stream? */
+static inline int ppn_is_summed(const ppn_network *net) { return net->mode >= PPN_LAPLACIAN; }
+/* How many directions it sums. */
+static inline uint32_t ppn_summed(const ppn_network *net, uint32_t streams) {
+    return streams - 2 - (net->mode == PPN_LAPLACIAN_TIME);
+}
 
 /* Is a stream a value of the network, which sees biases, and not a part of a difference? */
 static inline int ppn_is_value(const ppn_network *net, uint32_t stream) {
@@ -87,10 +93,10 @@ static inline ppn_run ppn_input_row(const ppn_network *net, const ppn_batch *b, 
     ppn_run run = {NULL, NULL, 1, 1, 0, b->bits_inputs};
     int pairs = net->mode == PPN_JET || net->mode == PPN_ODD_EVEN;
     if (ppn_is_value(net, stream)) {
-        row = net->mode == PPN_NAIVE ? at * ppn_streams(b->directions) + stream : at;
+        row = net->mode == PPN_NAIVE ? at * ppn_streams(net->mode, b->directions) + stream : at;
         run.mantissas = b->points;
         run.exps = b->point_exps;
-    } else if (!pairs || stream % 2) {
+    } else if (pairs ? stream % 2 : !ppn_is_summed(net) || stream <= b->directions) {
         row = pairs ? stream / 2 : stream - 1;
         run.mantissas = b->rows;
         run.exps = b->row_exps;

@@ -24,7 +24,7 @@ static int ppn_check_stage(const ppn_network *net, const ppn_stage *s) {
 }
 
 static int ppn_check(const ppn_network *net) {
-    if (net->stage_count < 1 || net->stage_count > PPN_STAGES || net->activation > PPN_SINE || net->mode > PPN_JET)
+    if (net->stage_count < 1 || net->stage_count > PPN_STAGES || net->activation > PPN_SINE || net->mode > PPN_LAPLACIAN_TIME)
         return PPN_BAD_ENUM;
     if (!ppn_bits_ok(net->bits_weights) || !ppn_bits_ok(net->bits_activations) || !ppn_bits_ok(net->bits_base) ||
         !ppn_bits_ok(net->bits_gradients))
@@ -80,7 +80,7 @@ int ppn_plan(ppn_network *net, uint16_t directions, ppn_sizes *sizes) {
     int status = ppn_check(net);
     if (status) return status;
     if (directions > PPN_DIRECTIONS) return PPN_TOO_LARGE;
-    uint32_t streams = ppn_streams(directions), chains = 0;
+    uint32_t streams = ppn_streams(net->mode, directions), chains = 0;
     ppn_sizes planned = {0};
     int pairs = ppn_keeps_pairs(net);
     for (uint32_t i = 0; i < net->stage_count; i++) ppn_plan_stage(net, i, streams, pairs, &planned);

@@ -111,7 +111,7 @@ static struct numbers read_numbers(const uint8_t *at) {
 /* Backward over microbatches from |from| on, into sums of their own. */
 static uint8_t *sums_of(const struct head *head, const ppn_network *net, const ppn_sizes *sizes, const uint8_t *weights,
                         uint8_t *scratch, ppn_batch batch, uint32_t from, const struct numbers *n, int *flags) {
-    uint32_t streams = 1 + 2 * (uint32_t)batch.directions, outs = from * streams * sizes->out_blocks;
+    uint32_t streams = ppn_streams(net->mode, batch.directions), outs = from * streams * sizes->out_blocks;
     uint32_t rows = from * (net->mode == PPN_NAIVE ? streams : 1u) * sizes->in_blocks;
     ppn_counter counter = {(uint32_t)head->seed, (uint32_t)head->step, (uint32_t)head->first + from};
     uint8_t *sums = take(sizes->gradients, 4);
@@ -127,7 +127,7 @@ static uint8_t *sums_of(const struct head *head, const ppn_network *net, const p
 /* Forward, backward in two parts with sums of their own, merged, and gradients. */
 static void run(const struct head *head, const ppn_network *net, const ppn_sizes *sizes, const struct numbers *n) {
     uint32_t count = (uint32_t)head->count, split = (uint32_t)head->split, blocks = sizes->parameter_blocks;
-    uint32_t outs = count * (1 + 2 * (uint32_t)head->directions) * sizes->out_blocks;
+    uint32_t outs = count * ppn_streams(net->mode, (uint32_t)head->directions) * sizes->out_blocks;
     uint8_t *weights = take(sizes->weights, 4), *scratch = take(sizes->scratch, 4);
     ppn_batch batch = {count,
                        (uint16_t)head->directions,
@@ -234,7 +234,7 @@ static int16_t *make_blocks(uint32_t blocks, uint32_t *state, int8_t **exps) {
 
 static struct numbers make_numbers(const struct head *head, const ppn_network *net, const ppn_sizes *sizes) {
     struct numbers n;
-    uint32_t state = 1, count = (uint32_t)head->count, streams = 1 + 2 * (uint32_t)head->directions;
+    uint32_t state = 1, count = (uint32_t)head->count, streams = ppn_streams(net->mode, (uint32_t)head->directions);
     n.weights = make_blocks(sizes->parameter_blocks, &state, &n.weight_exps);
     n.points = make_blocks(count * sizes->in_blocks * (net->mode == PPN_NAIVE ? streams : 1), &state, &n.point_exps);
     n.rows = make_blocks((streams - 1) * sizes->in_blocks, &state, &n.row_exps);

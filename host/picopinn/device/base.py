@@ -1,7 +1,7 @@
 """What every body of the device offers: the kernels on this computer, the oracle, later boards.
 
-All arrays are C-contiguous. ``S`` streams of a microbatch are 1 + 2 K for K directions. A row of B blocks is
-``mantissas (B, 16) int16`` and ``exponents (B,) int8``; results are ``(B, 16) int32`` with ``(B,) int16``.
+All arrays are C-contiguous. A microbatch has S = ``stream_count(mode, K)`` streams for K directions. A row of B
+blocks is ``mantissas (B, 16) int16`` and ``exponents (B,) int8``; results are ``(B, 16) int32`` with ``(B,) int16``.
 """
 
 from __future__ import annotations

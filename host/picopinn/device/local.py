@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import UsageError
 from ..kernels import LANES, Plan, crew, ffi, lib, pointer
-from ..network import Program
+from ..network import Program, stream_count
 from .base import Gradients, Rows, Scaling, Values, pairs
 
 Bytes = NDArray[np.uint8]
@@ -106,17 +106,21 @@ class LocalDevice:
 
     # ---- batches and tapes
 
-    def _streams(self, points: Rows, directions: Rows | None) -> int:
-        """Streams of a microbatch, having checked that both arrays are what the kernels will read."""
+    def _along(self, points: Rows, directions: Rows | None) -> int:
+        """Directions of a microbatch, having checked that both arrays are what the kernels will read."""
         count, rows = points.exponents.shape[:2]
         naive, blocks = self._program.mode == "naive", self._sizes.in_blocks
-        streams = rows if naive else 1 if directions is None else 1 + 2 * len(directions.exponents)
-        if streams > 1 + 2 * self._directions or streams % 2 == 0:
-            raise UsageError(f"{streams} streams do not fit a device configured for {self._directions} directions")
-        _check_rows(points, (count, streams if naive else 1, blocks), "points")
+        along = (rows - 1) // 2 if naive else 0 if directions is None else len(directions.exponents)
+        own = stream_count("naive", along) if naive else 1
+        if along > self._directions or rows != own:
+            raise UsageError(
+                f"{rows} rows of points and {along} directions do not fit a device configured for "
+                f"{self._directions} directions"
+            )
+        _check_rows(points, (count, own, blocks), "points")
         if directions is not None and not naive:
-            _check_rows(directions, (len(directions.exponents), blocks), "directions")
-        return streams
+            _check_rows(directions, (along, blocks), "directions")
+        return along
 
     def _direction_rows(self, directions: Rows | None) -> Rows | None:
         """The rows that ppn_batch wants: for difference d_1, -d_1, d_2, ..., else the directions themselves."""
@@ -126,13 +130,15 @@ class LocalDevice:
 
     def _batch(self, points: Rows, directions: Rows | None, keep: bool) -> _Batch:
         """The microbatches, and room for their tapes if they are to be kept, else for those worked on together."""
-        streams, rows = self._streams(points, directions), self._direction_rows(directions)
+        number, rows = self._along(points, directions), self._direction_rows(directions)
         count = len(points.exponents)
         tapes = self._tapes(count if keep else self._threads * lib.PICOPINN_TOGETHER)
         along = (ffi.NULL, ffi.NULL) if rows is None else _pointers(rows)
         bits, step = self._program.precision.inputs, self._sizes.tape if keep else 0
-        given = [count, (streams - 1) // 2, bits, *_pointers(points), *along, pointer("uint8_t[]", tapes), step]
-        return _Batch(points, directions, rows, tapes, streams, ffi.new("ppn_batch *", given))
+        given = [count, number, bits, *_pointers(points), *along, pointer("uint8_t[]", tapes), step]
+        return _Batch(
+            points, directions, rows, tapes, stream_count(self._program.mode, number), ffi.new("ppn_batch *", given)
+        )
 
     def _tapes(self, count: int) -> Bytes:
         """Room for ``count`` tapes, from an earlier step where there is some."""

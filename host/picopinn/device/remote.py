@@ -14,7 +14,7 @@ from ppn import messages
 from ..errors import DeviceGoneError, PicopinnError, UsageError
 from ..link.ports import PortError
 from ..link.session import LinkLostError, Request, RestartedError, Session
-from ..network import Program
+from ..network import Program, stream_count
 from ..smx import BLOCK, blocks_of
 from .base import Gradients, Rows, Scaling, Values, pairs
 from .packing import Bytes, Parameters, pack_directions, pack_rows, program_bytes, unpack_values
@@ -279,7 +279,7 @@ class RemoteDevice:
         count = self._tell_directions(directions)
         if naive:
             count = (points.exponents.shape[1] - 1) // 2
-        streams = 1 + 2 * count
+        streams = stream_count(self._program.mode, count)
         packed = pack_rows(points, self._program.inputs).reshape(len(points.exponents), -1)
         columns = self._program.outputs
         cotangents = streams * (BLOCK * columns * 2 + blocks_of(columns))

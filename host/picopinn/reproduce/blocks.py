@@ -27,7 +27,7 @@ class Cost:
 def costs(settings: Settings) -> tuple[Cost, Cost]:
     """Of a step in SMX, and in one-dimensional blocks."""
     inside, outside = settings.microbatches()
-    program = settings.network().program(settings.widths(), settings.stein().mode)
+    program = settings.network().program(settings.widths(), settings.mode())
     text = workload.to_json("", program, 4 * inside, 4 * outside, settings.streamed(), settings.pde().dimensions)
     step = json.loads(text)
     tensors = {tensor["name"]: tensor for tensor in step["tensors"] if tensor["store"] == "smx"}

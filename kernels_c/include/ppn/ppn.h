@@ -11,7 +11,7 @@
  *      ppn_backward() with the same tape; finally ppn_gradients().
  *
  * Data at the interface are rows of 4x4 blocks (spec 2): mantissas 16 int16 a block whatever their width, exponents
- * one int8 a block. A microbatch is four points; it has S = 1 + 2 K streams, one block row each (spec 4).
+ * one int8 a block. A microbatch is four points; it has S streams, one block row each: ppn_streams() (spec 4).
  *
  * No function keeps a pointer it was given after it returns, but ppn_network.places, which ppn_plan() fills.
  * Functions on different regions may run at the same time; |net| and |weights| are only read by forward and backward.
@@ -36,7 +36,7 @@ extern "C" {
 #define PPN_EMPTY_EXP (-256) /* exponent of an empty block-scaled result */
 
 enum ppn_activation { PPN_TANH, PPN_SINE };
-enum ppn_mode { PPN_NAIVE, PPN_DIFFERENCE, PPN_ODD_EVEN, PPN_JET };
+enum ppn_mode { PPN_NAIVE, PPN_DIFFERENCE, PPN_ODD_EVEN, PPN_JET, PPN_LAPLACIAN, PPN_LAPLACIAN_TIME };
 enum ppn_flag { PPN_OVERFLOW = 1, PPN_STEP = 2 }; /* sticky; spec 10 */
 
 /* Why ppn_plan() or ppn_matmul() refused. */
@@ -93,7 +93,7 @@ typedef struct {
 /* A batch of |count| microbatches, as forward and backward see it.
  * bits_inputs: 4 to 16, which the caller sees to; |directions| at most those of ppn_plan().
  * points:     |count| times one row (naive: S rows) of in_blocks, mantissas up to |bits_inputs| wide.
- * directions: jet and odd-even: K rows d_k; difference: 2 K rows d_1, -d_1, d_2, ...; naive: not read.
+ * directions: K rows d_k; difference: 2 K rows d_1, -d_1, d_2, ...; naive: not read.
  * tape:       |count| regions of |tape_step| bytes each; tape_step 0 uses one region again and again (forward only,
  *             or with count 1). 32-bit aligned, like the other regions. */
 typedef struct {
@@ -112,6 +112,11 @@ typedef struct {
 typedef struct {
     uint32_t seed, step, first;
 } ppn_counter;
+
+/* S: streams of a microbatch in a mode, with so many directions. */
+static inline uint32_t ppn_streams(int mode, uint32_t directions) {
+    return mode >= PPN_LAPLACIAN && directions ? directions + 2 : 1 + 2 * directions;
+}
 
 /* Check |net|, fill its places, and answer the bytes of every region for |directions| (the most any batch will have).
  * Returns PPN_OK or why not; then |sizes| is untouched. */
