@@ -132,14 +132,20 @@ def on_board() -> Counter[str]:
     step = board_step.STEP
     tt = "x".join(map(str, step.tt or ()))
     options = SimpleNamespace(
-        hidden=step.hidden, tt=tt, rank=step.rank, points=step.batch, precision=step.precision, steps=3
+        hidden=step.hidden,
+        tt=tt,
+        rank=step.rank,
+        points=step.batch,
+        precision=step.precision,
+        estimator=step.estimator,
+        steps=3,
     )
     kinds: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:
         machine = m0_cycles.of_step(Path(folder), *m0_cycles.record(options))
         for stack, cycles in m0_cycles.frames(machine, machine.run()).items():
             kinds[kind(stack)] += cycles / 1e6
-    spent, _ = board_step.paced(1)
+    spent, _ = board_step.paced(step, 1)
     kinds["around kernels in C"] = spent.kernels - kinds.total()
     kinds["service, Python"] = spent.busy - spent.kernels
     kinds["waits for the link"] = spent.cycles - spent.busy
