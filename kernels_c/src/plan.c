@@ -24,7 +24,8 @@ static int ppn_check_stage(const ppn_network *net, const ppn_stage *s) {
 }
 
 static int ppn_check(const ppn_network *net) {
-    if (net->stage_count < 1 || net->stage_count > PPN_STAGES || net->activation > PPN_SINE || net->mode > PPN_LAPLACIAN_TIME)
+    if (net->stage_count < 1 || net->stage_count > PPN_STAGES || net->activation > PPN_SINE ||
+        net->mode > PPN_LAPLACIAN_TIME)
         return PPN_BAD_ENUM;
     if (!ppn_bits_ok(net->bits_weights) || !ppn_bits_ok(net->bits_activations) || !ppn_bits_ok(net->bits_base) ||
         !ppn_bits_ok(net->bits_gradients))
