@@ -1,11 +1,10 @@
 """What a training step costs a Raspberry Pi Pico, in the emulator: cycles, bytes, what the link adds, memory, flashing.
 
 The step is poisson2d's, 2-64-64-64-1 as TT 8x8 of rank 8, 16 points inside and 16 on the boundary, K = 2, by jets and
-by their sum. Cycles are
-the emulator's, which run at 125 MHz. Its USB is as slow as a real one (paced_board.py): full speed carries at most 19
-bulk packets of 64 bytes in a frame of 1 ms (USB 2.0, 5.8.4), so a packet takes 53 us once the board is ready for it.
-The computer takes no time. The link's share is that of the step's time, from its first packet to its last, in which no
-core is in a kernel; interrupts of USB that come in the midst of kernels count as theirs.
+by their sum. Cycles are the emulator's, which run at 125 MHz. Its USB is as slow as a real one (paced_board.py): full
+speed carries at most 19 bulk packets of 64 bytes in a frame of 1 ms (USB 2.0, 5.8.4), so a packet takes 53 us once the
+board is ready for it. The computer takes no time. The link's share is that of the step's time, from its first packet to
+its last, in which no core is in a kernel; interrupts of USB that come in the midst of kernels count as theirs.
 
     pip install '.[board,emulator]' && invoke setup && python benchmarks/board_step.py
 """

@@ -55,12 +55,13 @@ class Shape:
 
 def shapes() -> list[Shape]:
     """Each stage of the problems' networks once, then squares."""
+    from picopinn.network import stream_count
     from picopinn.settings import Settings
 
     found: dict[tuple[int, int, int], Shape] = {}
     for problem in PROBLEMS:
         settings = Settings.of(problem)
-        rows = settings.batch * (1 + 2 * settings.streamed())
+        rows = settings.batch * stream_count(settings.mode(), settings.streamed())
         for stage in settings.network().program(settings.widths(), settings.mode()).stages:
             size = (rows, stage.inputs, stage.outputs)
             found.setdefault(size, Shape(problem, *size))

@@ -18,11 +18,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from .errors import UsageError
-from .network import SUMMED, Floats, Mode
+from .network import Floats, Mode, odd_and_even
 from .problems import Constraint, Field
 
 Kind = Literal["jet", "laplacian", "orthogonal", "gaussian", "smolyak"]
-STEPLESS: tuple[Kind, ...] = ("jet", "laplacian")
+STEPLESS: tuple[Kind, ...] = ("jet", "laplacian")  # the others take finite steps
 Quantization = Literal["naive", "difference", "odd-even"]
 Squared = Literal["unbiased", "plain"]
 
@@ -36,9 +36,9 @@ class Estimator:
 
     Args:
         kind: ``jet`` takes derivatives along unit directions, ``laplacian`` the same, but the second ones as their sum,
-            in K + 2 streams instead of 2 K + 1; the others take finite steps: ``orthogonal`` along rows
-            of a random orthogonal matrix, ``gaussian`` along independent normal numbers, ``smolyak`` to the nodes of
-            a sparse Gauss-Hermite grid (level 3, exact for cubic u).
+            in K + 2 streams instead of 2 K + 1; the others take finite steps: ``orthogonal`` along rows of a random
+            orthogonal matrix, ``gaussian`` along independent normal numbers, ``smolyak`` to the nodes of a sparse
+            Gauss-Hermite grid (level 3, exact for cubic u).
         sigma: size of a step's component (``orthogonal``: steps of length sigma sqrt(D)), where there are steps.
         directions: K; by default D, the space alone; ``gaussian``: 64. ``jet`` and ``laplacian`` with K = D are exact,
             with fewer unbiased. Of a problem with time, they and ``orthogonal`` take one more along time; ``gaussian``
@@ -252,7 +252,7 @@ class Frame:
 
     def _split(self, streams: Floats) -> tuple[Floats, Floats, Floats]:
         """u (n,), odd parts (n, K), and even ones, as many or one."""
-        first, second = (streams[:, part] for part in self._places)
+        first, second = (streams[:, part] for part in odd_and_even(self.mode, streams.shape[1]))
         if self.mode in ("naive", "difference"):
             first, second = (first - second) / 2, (first + second) / 2
         if self.mode == "naive":
@@ -267,14 +267,9 @@ class Frame:
             streams[:, 0] -= even.sum(axis=1)
         if self.mode in ("naive", "difference"):
             odd, even = (even + odd) / 2, (even - odd) / 2
-        first, second = self._places
+        first, second = odd_and_even(self.mode, streams.shape[1])
         streams[:, first], streams[:, second] = odd, even
         return streams
-
-    @property
-    def _places(self) -> tuple[slice, slice]:
-        """Of odd and even parts among the streams."""
-        return (slice(1, -1), slice(-1, None)) if self.mode in SUMMED else (slice(1, None, 2), slice(2, None, 2))
 
 
 def _orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Floats:

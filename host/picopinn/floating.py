@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .engine import Pass, Range
-from .network import SUMMED, Activation, Floats, Mode, Network, Precision, stream_count
+from .network import SUMMED, Activation, Floats, Mode, Network, Precision, odd_and_even, stream_count
 
 Array = NDArray[Any]  # floats of the engine's dtype
 
@@ -339,15 +339,11 @@ class FloatEngine:
             return self._streams(points.astype(self.dtype), directions.astype(self.dtype)).reshape(-1, points.shape[1])
         return np.concatenate([points, directions], dtype=self.dtype, casting="same_kind")
 
-    @property
-    def _odd(self) -> slice:
-        """Where streams lie that directions enter."""
-        return slice(1, -1) if self._mode in SUMMED else slice(1, None, 2)
-
     def _streams(self, points: Array, steps: Array) -> Array:
         """All streams (S, n, cols) at points (n, cols), of steps (K, cols)."""
         streams = np.zeros((stream_count(self._mode, len(steps)), *points.shape), self.dtype)
-        streams[self._odd] = steps[:, None, :]
+        odd, _ = odd_and_even(self._mode, len(streams))
+        streams[odd] = steps[:, None, :]
         if self._mode in ("naive", "difference"):
             streams[2::2] = -streams[1::2]
         if self._mode == "naive":
@@ -358,7 +354,8 @@ class FloatEngine:
 
     def _gather(self, c: Array) -> Array:
         """Cotangents of the rows (n + K, cols), from those of the streams (S, n, cols)."""
-        steps = c[self._odd].sum(axis=1)
+        odd, _ = odd_and_even(self._mode, len(c))
+        steps = c[odd].sum(axis=1)
         if self._mode == "difference":
             steps -= c[2::2].sum(axis=1)
         return np.concatenate([c[0], steps])

@@ -38,6 +38,14 @@ def stream_count(mode: Mode, directions: int) -> int:
     return directions + 2 if mode in SUMMED and directions else 1 + 2 * directions
 
 
+def odd_and_even(mode: Mode, streams: int) -> tuple[slice, slice]:
+    """Where the odd (plus) and the even (minus) streams lie among so many (spec 4)."""
+    if mode not in SUMMED:
+        return slice(1, None, 2), slice(2, None, 2)
+    last = max(streams - 1, 1)
+    return slice(1, last), slice(last, None)
+
+
 @dataclass(frozen=True)
 class Precision:
     """Mantissa widths: weights, activations, base stream, gradients and network input.

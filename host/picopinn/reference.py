@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .device.base import OVERFLOW, STEP, Gradients, Rows, Scaling, Values
 from .errors import UsageError
-from .network import CORE_BITS, SUMMED, Activation, Chain, Mode, Program, Stage, Tensor
+from .network import CORE_BITS, SUMMED, Activation, Chain, Mode, Program, Stage, Tensor, odd_and_even
 from .smx import BLOCK, MAX_EXPONENT, MIN_EXPONENT, SMX, ZERO_EXPONENT, blocks_of, from_blocks, largest, to_blocks
 
 Ints = NDArray[np.int64]
@@ -545,17 +545,9 @@ def activate(mode: Mode, activation: Activation, sticky: Sticky, acc: Scaled) ->
     return _join(mode, base, moved.odd, moved.even), kept
 
 
-def _places(mode: Mode, streams: int) -> tuple[slice, slice]:
-    """Where the odd (plus) and the even (minus) streams lie (spec 4)."""
-    if mode not in SUMMED:
-        return slice(1, None, 2), slice(2, None, 2)
-    last = max(streams - 1, 1)
-    return slice(1, last), slice(last, None)
-
-
 def _directions(mode: Mode, streams: Scaled) -> tuple[Scaled, Scaled]:
     """The odd (plus) and the even (minus) streams, (n, K, B) and (n, K or 1, B)."""
-    odd, even = _places(mode, streams.e.shape[1])
+    odd, even = odd_and_even(mode, streams.e.shape[1])
     return streams.at(slice(None), odd), streams.at(slice(None), even)
 
 
@@ -565,7 +557,7 @@ def _join(mode: Mode, base: Scaled, odd: Scaled, even: Scaled) -> Scaled:
     streams = 1 + pairs + even.e.shape[1]
     m = np.empty((count, streams, blocks, LANES), dtype=np.int64)
     e = np.empty(m.shape[:-1], dtype=np.int64)
-    for where, part in zip((slice(0, 1), *_places(mode, streams)), (base, odd, even), strict=True):
+    for where, part in zip((slice(0, 1), *odd_and_even(mode, streams)), (base, odd, even), strict=True):
         m[:, where], e[:, where] = part.m, part.e
     return Scaled(m, e)
 
@@ -581,12 +573,10 @@ def transpose_activation(mode: Mode, kept: Linearization, cotangents: Scaled) ->
     odd, even = _directions(mode, cotangents)
     slope_odd, slope_even = _slopes(mode, kept)
     own_odd, own_even = fixed_times(slope_odd, odd), fixed_times(slope_even, even)
-    new_odd, new_even = aligned_sum(own_odd), aligned_sum(own_even)
-    if mode != "difference":
-        crossed = aligned_sum(own_odd, kept_times(kept.odd, even))
-        new_odd = _but_last(crossed, new_odd) if mode == "laplacian-time" else crossed
-    if mode == "odd-even":
-        new_even = aligned_sum(own_even, kept_times(kept.odd, odd))
+    new_odd = aligned_sum(own_odd, *([] if mode == "difference" else [kept_times(kept.odd, even)]))
+    if mode == "laplacian-time":
+        new_odd = _but_last(new_odd, aligned_sum(own_odd))
+    new_even = aligned_sum(own_even, *([kept_times(kept.odd, odd)] if mode == "odd-even" else []))
     new_base = aligned_sum(fixed_times(kept.p1, base), *_terms(kept.odd, odd), *_terms(kept.even, even))
     return _join(mode, new_base, new_odd, new_even)
 

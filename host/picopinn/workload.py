@@ -324,7 +324,9 @@ class _Pass:
             found.append(_unit(f"stage{index}: {unit}", layer, "forward", unit, base * outputs, [wire], [wire, slope]))
         if moved:
             linear = self._named(f"linear{index}", self.rows - BLOCK, outputs, "smx", WIDE)
-            unit = _rule(mode) if mode == "jet" or mode in SUMMED else f"{mode}-{self.program.activation}"
+            unit = _rule(mode)
+            if unit not in ("jet", "laplacian"):  # their rule takes the curve's bends, whichever curve it is
+                unit = f"{unit}-{self.program.activation}"
             size = moved * outputs
             found.append(
                 _unit(

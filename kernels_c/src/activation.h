@@ -158,18 +158,12 @@ static inline void ppn_jet(const ppn_curve *c, const ppn_block *a, const ppn_blo
     _Alignas(4) int16_t q[16];
     int32_t t[16];
     int even = ppn_term(s, -14), square = ppn_term_square(a, 0);
-    ppn_sum sum = ppn_sum_open(2);
-    ppn_sum_offer(&sum, even);
-    ppn_sum_offer(&sum, square);
     ppn_square(a->m, q);
     out->ea = ppn_scale(c->p1, a->m, a->e, out->a);
-    out->es = ppn_sum_exp(&sum);
-    int fresh = ppn_sum_product(&sum, c->p1, s->m, even, 1, out->s);
-    ppn_sum_close(ppn_sum_product(&sum, c->p2, q, square, fresh, out->s), out->s);
+    out->es = ppn_sum2_products(c->p1, s->m, even, c->p2, q, square, out->s);
     out->ed = ppn_scale_kept(c->p2, a, out->d);
-    fresh = ppn_sum_product(&sum, c->p2, s->m, even, 1, t);
-    ppn_sum_close(ppn_sum_product(&sum, c->p3, q, square, fresh, t), t); /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
-    out->en = ppn_keep(t, out->es, out->n);
+    int e = ppn_sum2_products(c->p2, s->m, even, c->p3, q, square, t); /* 2^15 (2^15 - 2) = 2^30 - 2^16 */
+    out->en = ppn_keep(t, e, out->n);
 }
 
 /* Add rnd(q, down) of the squares, down >= 0 (spec 5, laplacian): sums of 4095 stay below 2^27. */

@@ -106,18 +106,27 @@ static inline ppn_lanes ppn_times(ppn_lanes x, ppn_lanes y) { return ppn_madd_si
 static inline ppn_lanes ppn_rnd_times(ppn_lanes x, ppn_lanes y, int s) { return ppn_rnd_madd_simd(ppn_low16(x), y, s); }
 static inline ppn_lanes ppn_minus(ppn_lanes x) { return ppn_sub_simd(ppn_all_simd(0), x); }
 
+/* An element of an odd part: its output and its kept mantissa; both have a's exponents less 14. */
+static inline void ppn_odd_element(const ppn_curves *c, int l, ppn_lanes a, ppn_lanes *out, ppn_lanes *kept) {
+    *out = ppn_madd_simd(c->p1[l], a);
+    *kept = ppn_rnd_madd_simd(c->p2[l], a, 15);
+}
+/* The same of an even part, from the square |q| of one direction or the sum of several. */
+static inline void ppn_even_element(const ppn_curves *c, int l, ppn_lanes s, ppn_lanes q, const ppn_two *two,
+                                    ppn_lanes *out, ppn_lanes *kept) {
+    *out = ppn_add_simd(ppn_shifted_madd(c->p1[l], s, two->x), ppn_shifted_madd(c->p2[l], q, two->y));
+    ppn_lanes x = ppn_add_simd(ppn_shifted_madd(c->p2[l], s, two->x), ppn_shifted_madd(c->p3[l], q, two->y));
+    *kept = ppn_rnd_simd(x, 15);
+}
+
 /* ppn_jet() */
 static inline void ppn_jet_chunk(const ppn_curves *c, const ppn_chunk *a, const ppn_chunk *s, ppn_pair_chunk *out) {
     ppn_two two = ppn_two_terms(ppn_terms(s, -14), ppn_terms_square(a));
     out->a.e = out->ed = ppn_terms(a, -14);
     out->s.e = out->en = two.e;
     for (int k = 0; k < 16; k++) {
-        ppn_lanes am = a->x[k], sm = s->x[k], q = ppn_rnd_times(am, am, 15);
-        out->a.x[k] = ppn_madd_simd(c->p1[k], am);
-        out->d[k] = ppn_rnd_madd_simd(c->p2[k], am, 15);
-        out->s.x[k] = ppn_add_simd(ppn_shifted_madd(c->p1[k], sm, two.x), ppn_shifted_madd(c->p2[k], q, two.y));
-        ppn_lanes x = ppn_add_simd(ppn_shifted_madd(c->p2[k], sm, two.x), ppn_shifted_madd(c->p3[k], q, two.y));
-        out->n[k] = ppn_rnd_simd(x, 15);
+        ppn_odd_element(c, k, a->x[k], &out->a.x[k], &out->d[k]);
+        ppn_even_element(c, k, s->x[k], ppn_rnd_times(a->x[k], a->x[k], 15), &two, &out->s.x[k], &out->n[k]);
     }
 }
 
@@ -136,25 +145,16 @@ static inline void ppn_square_chunks(const ppn_chunk *a, uint32_t count, uint32_
     q->e = ppn_add_simd(top, ppn_all_simd(15));
     ppn_encode_chunk(q, blocks, ppn_all_simd(16), NULL, flags);
 }
-/* One direction of several that share an even part: its output, and its kept mantissas; both have a's exponents less
- * 14. */
+/* One direction of several that share an even part. */
 static inline void ppn_odd_chunk(const ppn_curves *c, const ppn_chunk *a, ppn_chunk *out, ppn_lanes kept[16]) {
-    for (int l = 0; l < 16; l++) {
-        out->x[l] = ppn_madd_simd(c->p1[l], a->x[l]);
-        kept[l] = ppn_rnd_madd_simd(c->p2[l], a->x[l], 15);
-    }
+    for (int l = 0; l < 16; l++) ppn_odd_element(c, l, a->x[l], &out->x[l], &kept[l]);
     out->e = ppn_terms(a, -14);
 }
 /* The even part that they share, from the encoded sum of squares |q|. */
 static inline void ppn_even_chunk(const ppn_curves *c, const ppn_chunk *s, const ppn_chunk *q, ppn_chunk *out,
                                   ppn_lanes kept[16]) {
     ppn_two two = ppn_two_terms(ppn_terms(s, -14), ppn_terms(q, -15));
-    for (int l = 0; l < 16; l++) {
-        ppn_lanes sm = s->x[l], qm = q->x[l];
-        out->x[l] = ppn_add_simd(ppn_shifted_madd(c->p1[l], sm, two.x), ppn_shifted_madd(c->p2[l], qm, two.y));
-        ppn_lanes x = ppn_add_simd(ppn_shifted_madd(c->p2[l], sm, two.x), ppn_shifted_madd(c->p3[l], qm, two.y));
-        kept[l] = ppn_rnd_simd(x, 15);
-    }
+    for (int l = 0; l < 16; l++) ppn_even_element(c, l, s->x[l], q->x[l], &two, &out->x[l], &kept[l]);
     out->e = two.e;
 }
 

@@ -168,8 +168,11 @@ static void ppn_return_column(ppn_transpose *t) {
     }
     const int16_t *p1 = ppn_p1(&t->slopes, 0, t->column);
     ppn_return_base(t, p1);
-    if (ppn_is_summed(b->pass.net) && b->pass.streams > 1) ppn_return_summed(t, p1);
-    for (uint32_t r = 1; !ppn_is_summed(b->pass.net) && r < b->pass.streams; r++) {
+    if (ppn_is_summed(b->pass.net)) {
+        ppn_return_summed(t, p1);
+        return;
+    }
+    for (uint32_t r = 1; r < b->pass.streams; r++) {
         if (mode == PPN_DIFFERENCE)
             ppn_return_difference(t, r, p1);
         else if (r % 2)

@@ -395,8 +395,8 @@ static inline void ppn_return_columns(const ppn_return_chunk *o, ppn_chunk *c) {
         ppn_return_value(p1, c);
     else
         ppn_return_base_chunk(o, p1, c);
-    if (mode >= PPN_LAPLACIAN) {
-        if (o->b->pass.streams > 1) ppn_return_summed_chunk(o, p1, c);
+    if (ppn_is_summed(o->b->pass.net)) {
+        ppn_return_summed_chunk(o, p1, c);
         return;
     }
     for (uint32_t r = 1; r < o->b->pass.streams; r++) {

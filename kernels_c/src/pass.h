@@ -18,9 +18,10 @@ static inline uint32_t ppn_stage_out(const ppn_stage *s) { return s->expand ? s-
 
 /* Do all directions share one even part, the last stream? */
 static inline int ppn_is_summed(const ppn_network *net) { return net->mode >= PPN_LAPLACIAN; }
-/* How many directions it sums. */
+/* How many directions it sums; with one stream there is none. */
 static inline uint32_t ppn_summed(const ppn_network *net, uint32_t streams) {
-    return streams - 2 - (net->mode == PPN_LAPLACIAN_TIME);
+    uint32_t apart = 2 + (net->mode == PPN_LAPLACIAN_TIME);
+    return streams > apart ? streams - apart : 0;
 }
 
 /* Is a stream a value of the network, which sees biases, and not a part of a difference? */

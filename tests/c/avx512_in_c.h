@@ -123,22 +123,17 @@ static inline __m512i c_mask_blend_epi16(uint32_t mask, __m512i x_, __m512i y_) 
     for (int i = 0; i < 32; i++) r.w[i] = mask >> i & 1 ? y.w[i] : r.w[i];
     return r.all;
 }
-static inline __m128i c_mask_loadu_epi8(__m128i other, uint32_t mask, const void *from) {
-    int8_t r[16];
-    memcpy(r, &other, 16);
-    for (int i = 0; i < 16; i++)
-        if (mask >> i & 1) r[i] = ((const int8_t *)from)[i];
-    memcpy(&other, r, 16);
-    return other;
-}
-static inline __m256i c_mask_loadu_epi16(__m256i other, uint32_t mask, const void *from) {
-    int16_t r[16];
-    memcpy(r, &other, 32);
-    for (int i = 0; i < 16; i++)
-        if (mask >> i & 1) r[i] = ((const int16_t *)from)[i];
-    memcpy(&other, r, 32);
-    return other;
-}
+#define C_MASK_LOAD(name, vector, element)                                                                             \
+    static inline vector c_##name(vector other, uint32_t mask, const void *from) {                                     \
+        element r[16];                                                                                                 \
+        memcpy(r, &other, sizeof r);                                                                                   \
+        for (int i = 0; i < 16; i++)                                                                                   \
+            if (mask >> i & 1) r[i] = ((const element *)from)[i];                                                      \
+        memcpy(&other, r, sizeof r);                                                                                   \
+        return other;                                                                                                  \
+    }
+C_MASK_LOAD(mask_loadu_epi8, __m128i, int8_t)
+C_MASK_LOAD(mask_loadu_epi16, __m256i, int16_t)
 
 /* ---- other widths: |count| elements of a shorter vector to a longer one, or back ---- */
 

@@ -111,13 +111,9 @@ class LocalDevice:
         count, rows = points.exponents.shape[:2]
         naive, blocks = self._program.mode == "naive", self._sizes.in_blocks
         along = (rows - 1) // 2 if naive else 0 if directions is None else len(directions.exponents)
-        own = stream_count("naive", along) if naive else 1
-        if along > self._directions or rows != own:
-            raise UsageError(
-                f"{rows} rows of points and {along} directions do not fit a device configured for "
-                f"{self._directions} directions"
-            )
-        _check_rows(points, (count, own, blocks), "points")
+        if along > self._directions:
+            raise UsageError(f"{along} directions do not fit a device configured for {self._directions}")
+        _check_rows(points, (count, stream_count("naive", along) if naive else 1, blocks), "points")
         if directions is not None and not naive:
             _check_rows(directions, (along, blocks), "directions")
         return along
@@ -136,9 +132,8 @@ class LocalDevice:
         along = (ffi.NULL, ffi.NULL) if rows is None else _pointers(rows)
         bits, step = self._program.precision.inputs, self._sizes.tape if keep else 0
         given = [count, number, bits, *_pointers(points), *along, pointer("uint8_t[]", tapes), step]
-        return _Batch(
-            points, directions, rows, tapes, stream_count(self._program.mode, number), ffi.new("ppn_batch *", given)
-        )
+        streams = stream_count(self._program.mode, number)
+        return _Batch(points, directions, rows, tapes, streams, ffi.new("ppn_batch *", given))
 
     def _tapes(self, count: int) -> Bytes:
         """Room for ``count`` tapes, from an earlier step where there is some."""
