@@ -383,7 +383,8 @@ def _fail(error: object, code: int, label: str = "error: ") -> int:
 def _with_help(error: typer.TyperException) -> str:
     context = getattr(error, "ctx", None)
     path = context.command_path if context else "picopinn"
-    return f"{error.format_message().rstrip('.')}; see {path} --help"
+    said = error.format_message().rstrip(".").replace("Value error, ", "")  # Pydantic's words, no cause
+    return f"{said}; see {path} --help"
 
 
 def _given(ctx: typer.Context) -> set[str]:
