@@ -26,6 +26,35 @@ static uint32_t point_rows(const ppn_device *d, uint32_t directions) {
     return is_naive(d) ? streams_of(d, directions) : 1;
 }
 
+/* ---- tensors ----------------------------------------------------------------------------------------------------- */
+
+/* One tensor among the parameters: a matrix in blocks; a bias is one of a single row. */
+typedef struct {
+    uint32_t rows, cols;
+    int bits;
+} tensor;
+
+static uint32_t tensors_of(const ppn_device *d, const ppn_stage *s) {
+    return (s->chain < 0 ? 1u : d->net.chains[s->chain].modes) + s->closes;
+}
+
+/* Tensor |k| of a stage: its matrix or its chain's cores, then its bias. */
+static tensor tensor_of(const ppn_device *d, uint32_t stage, uint32_t k) {
+    const ppn_stage *s = &d->net.stages[stage];
+    tensor matrix = {s->rows, s->cols, d->net.bits_weights};
+    if (s->closes && k + 1 == tensors_of(d, s)) {
+        tensor bias = {1, s->panels > 1 ? d->net.places[stage].out_blocks * 4u : s->expand ? s->cols : s->rows, 16};
+        return bias;
+    }
+    if (s->chain < 0) return matrix;
+    const ppn_chain *c = &d->net.chains[s->chain];
+    int last = k + 1 == c->modes;
+    tensor core = {last ? c->rank[k] : (uint32_t)c->rank[k] * c->mode[k], last ? c->mode[k] : c->rank[k + 1], 16};
+    return core;
+}
+
+static uint32_t width_of(const tensor *t) { return t->bits > 8 ? 2 : 1; }
+
 /* ---- opening --------------------------------------------------------------------------------------------------- */
 
 int32_t ppn_device_bytes(const uint8_t *program, uint32_t n) {
@@ -33,14 +62,17 @@ int32_t ppn_device_bytes(const uint8_t *program, uint32_t n) {
     uint32_t stages = word(program), chains = word(program + 2);
     if (n != HEADER + stages * sizeof(ppn_stage) + chains * sizeof(ppn_chain)) return PPN_SHORT;
     uint32_t tables = padded(stages * sizeof(ppn_stage)) + padded(chains * sizeof(ppn_chain));
+    tables += (stages + 1) * sizeof(ppn_packed_places);
     return (int32_t)(HEAD_BYTES + 2 * stages * sizeof(ppn_place) + tables);
 }
 
-/* Places, those for batches without directions, stages and chains follow the ppn_device, each aligned to 4 bytes. */
+/* Places, those for batches without directions, packed ones, stages and chains follow the ppn_device, each aligned to 4
+ * bytes. */
 static void read_program(ppn_device *d, const uint8_t *program) {
     uint32_t stages = word(program), chains = word(program + 2);
     uint8_t *at = (uint8_t *)d + HEAD_BYTES;
-    ppn_stage *stage = (ppn_stage *)(void *)(at + 2 * stages * sizeof(ppn_place));
+    ppn_packed_places *packed = (ppn_packed_places *)(void *)(at + 2 * stages * sizeof(ppn_place));
+    ppn_stage *stage = (ppn_stage *)(void *)(packed + stages + 1);
     ppn_chain *chain = (ppn_chain *)(void *)((uint8_t *)stage + padded(stages * sizeof(ppn_stage)));
     const uint8_t *w = program + 6;
     memcpy(stage, program + HEADER, stages * sizeof(ppn_stage));
@@ -49,6 +81,7 @@ static void read_program(ppn_device *d, const uint8_t *program) {
         stage, chain, (ppn_place *)(void *)at, (uint16_t)stages, (uint16_t)chains, w[0], w[1], w[2], w[3], w[4], w[5]};
     d->net = net;
     d->single = net.places + stages;
+    d->packed = packed;
     d->directions = (uint16_t)word(program + 4);
     d->bits_inputs = w[6];
 }
@@ -83,6 +116,21 @@ static int plan(ppn_device *d) {
     return status;
 }
 
+/* Where each stage's parameters and gradients lie, packed. */
+static void count_packed(ppn_device *d) {
+    ppn_packed_places at = {0, 0, 0};
+    for (uint32_t i = 0; i < d->net.stage_count; i++) {
+        d->packed[i] = at;
+        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
+            tensor t = tensor_of(d, i, k);
+            at.blocks += up(t.rows) * up(t.cols);
+            at.parameters += t.rows * t.cols * width_of(&t);
+            at.gradients += t.rows * t.cols * 2;
+        }
+    }
+    d->packed[d->net.stage_count] = at;
+}
+
 int ppn_device_open(ppn_device *d, const uint8_t *program, uint32_t n, ppn_device_sizes *sizes) {
     int32_t bytes = ppn_device_bytes(program, n);
     if (bytes < 0) return PPN_SHORT;
@@ -94,6 +142,7 @@ int ppn_device_open(ppn_device *d, const uint8_t *program, uint32_t n, ppn_devic
     d->outputs = last->expand ? last->cols : last->rows;
     status = check(d);
     if (status) return status;
+    count_packed(d);
     const ppn_sizes *s = &d->sizes;
     ppn_device_sizes out = {(uint32_t)bytes,
                             s->weights,
@@ -182,54 +231,15 @@ int ppn_device_directions(const ppn_device *d, uint8_t *rows, uint32_t first, co
 
 /* ---- parameters ------------------------------------------------------------------------------------------------ */
 
-/* One tensor among the parameters: a matrix in blocks; a bias is one of a single row. */
-typedef struct {
-    uint32_t rows, cols;
-    int bits;
-} tensor;
-
-static uint32_t tensors_of(const ppn_device *d, const ppn_stage *s) {
-    return (s->chain < 0 ? 1u : d->net.chains[s->chain].modes) + s->closes;
-}
-
-/* Tensor |k| of a stage: its matrix or its chain's cores, then its bias. */
-static tensor tensor_of(const ppn_device *d, uint32_t stage, uint32_t k) {
-    const ppn_stage *s = &d->net.stages[stage];
-    tensor matrix = {s->rows, s->cols, d->net.bits_weights};
-    if (s->closes && k + 1 == tensors_of(d, s)) {
-        tensor bias = {1, s->panels > 1 ? d->net.places[stage].out_blocks * 4u : s->expand ? s->cols : s->rows, 16};
-        return bias;
-    }
-    if (s->chain < 0) return matrix;
-    const ppn_chain *c = &d->net.chains[s->chain];
-    int last = k + 1 == c->modes;
-    tensor core = {last ? c->rank[k] : (uint32_t)c->rank[k] * c->mode[k], last ? c->mode[k] : c->rank[k + 1], 16};
-    return core;
-}
-
-static uint32_t width_of(const tensor *t) { return t->bits > 8 ? 2 : 1; }
-
 /* Rows or columns of block |k| of |size| that are not padding. */
 static uint32_t part(uint32_t size, uint32_t k) { return size - 4 * k < 4 ? size - 4 * k : 4; }
 
-ppn_packed_places ppn_device_places(const ppn_device *d, uint32_t stages) {
-    ppn_packed_places out = {0, 0, 0};
-    for (uint32_t i = 0; i < stages; i++)
-        for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[i]); k++) {
-            tensor t = tensor_of(d, i, k);
-            out.blocks += up(t.rows) * up(t.cols);
-            out.parameters += t.rows * t.cols * width_of(&t);
-            out.gradients += t.rows * t.cols * 2;
-        }
-    return out;
-}
-
 uint32_t ppn_device_arriving(const ppn_device *d) {
-    return d->sizes.parameter_blocks + ppn_device_places(d, d->net.stage_count).parameters;
+    return d->sizes.parameter_blocks + d->packed[d->net.stage_count].parameters;
 }
 
 uint32_t ppn_device_leaving(const ppn_device *d) {
-    uint32_t mantissas = ppn_device_places(d, d->net.stage_count).gradients;
+    uint32_t mantissas = d->packed[d->net.stage_count].gradients;
     return mantissas + d->sizes.parameter_blocks + d->sizes.accumulators * 4u;
 }
 
@@ -238,7 +248,7 @@ static uint8_t *exps_in(const ppn_device *d, uint8_t *parameters) {
     return parameters + d->sizes.parameter_blocks * 32;
 }
 static uint8_t *packed_in(const ppn_device *d, uint8_t *parameters) {
-    return exps_in(d, parameters) - ppn_device_places(d, d->net.stage_count).parameters;
+    return exps_in(d, parameters) - d->packed[d->net.stage_count].parameters;
 }
 
 void ppn_device_write(const ppn_device *d, uint8_t *parameters, uint32_t offset, const uint8_t *bytes, uint32_t n) {
@@ -293,7 +303,7 @@ static int16_t *pack_block(const int16_t *from, uint32_t rows, uint32_t cols, in
 /* Packed mantissas are unpacked from the end of their room to its start. What is left to read is never longer than what
  * is left to write, so writing never passes reading. */
 FAST void ppn_device_unpack(const ppn_device *d, uint8_t *parameters, uint32_t stage) {
-    ppn_packed_places at = ppn_device_places(d, stage);
+    ppn_packed_places at = d->packed[stage];
     const uint8_t *from = packed_in(d, parameters) + at.parameters;
     const int8_t *exps = (const int8_t *)exps_in(d, parameters) + at.blocks;
     int16_t *to = (int16_t *)(void *)parameters + at.blocks * LANES;
@@ -308,7 +318,7 @@ FAST void ppn_device_unpack(const ppn_device *d, uint8_t *parameters, uint32_t s
 
 /* The way back, to the start, mantissas all 16 bits wide. */
 void ppn_device_pack(const ppn_device *d, uint8_t *parameters, uint32_t stage) {
-    ppn_packed_places at = ppn_device_places(d, stage);
+    ppn_packed_places at = d->packed[stage];
     const int16_t *from = (const int16_t *)(void *)parameters + at.blocks * LANES;
     int16_t *to = (int16_t *)(void *)(parameters + at.gradients);
     for (uint32_t k = 0; k < tensors_of(d, &d->net.stages[stage]); k++) {
@@ -331,7 +341,7 @@ static uint8_t *move_down(uint8_t *to, const uint8_t *from, uint32_t n) {
 }
 
 void ppn_device_pack_end(const ppn_device *d, uint8_t *parameters) {
-    uint8_t *to = parameters + ppn_device_places(d, d->net.stage_count).gradients;
+    uint8_t *to = parameters + d->packed[d->net.stage_count].gradients;
     to = move_down(to, exps_in(d, parameters), d->sizes.parameter_blocks);
     move_down(to, (const uint8_t *)peaks_in(d, parameters), d->sizes.accumulators * 4u);
 }

@@ -18,13 +18,20 @@
 #define PPN_SHORT (-1)   /* what ppn_device_...() answer for a message of another length than it must have */
 #define PPN_REFUSED (-2) /* ... that asks for more than was configured, or comes before that */
 
+/* Of the first stages of a network: their blocks, and bytes of their mantissas as parameters that arrive and as
+ * gradients that leave. */
+typedef struct {
+    uint32_t blocks, parameters, gradients;
+} ppn_packed_places;
+
 typedef struct {
     ppn_network net;
     ppn_sizes sizes;
-    ppn_place *single;        /* places for batches without directions, whose tapes are smaller */
-    uint32_t single_tape;     /* ... bytes of one */
-    uint16_t inputs, outputs; /* columns of x and u */
-    uint16_t directions;      /* the most that a batch may have */
+    ppn_packed_places *packed; /* of the first 0, 1, ... and all stages */
+    ppn_place *single;         /* places for batches without directions, whose tapes are smaller */
+    uint32_t single_tape;      /* ... bytes of one */
+    uint16_t inputs, outputs;  /* columns of x and u */
+    uint16_t directions;       /* the most that a batch may have */
     uint8_t bits_inputs;
 } ppn_device;
 
@@ -51,14 +58,6 @@ int32_t ppn_device_bytes(const uint8_t *program, uint32_t n);
  * bytes activation, mode, widths w, a, base, g and input, 0; then ppn_stage and ppn_chain as in ppn.h.
  * Returns a ppn_status, or PPN_SHORT; |sizes| is set where that is PPN_OK. */
 int ppn_device_open(ppn_device *device, const uint8_t *program, uint32_t n, ppn_device_sizes *sizes);
-
-/* Of the first |stages| stages: their blocks, and bytes of their mantissas as parameters that arrive and as gradients
- * that leave. */
-typedef struct {
-    uint32_t blocks, parameters, gradients;
-} ppn_packed_places;
-
-ppn_packed_places ppn_device_places(const ppn_device *device, uint32_t stages);
 
 /* Bytes of all parameters, packed: exponents, then mantissas; and of all gradients: mantissas, exponents and peaks. */
 uint32_t ppn_device_arriving(const ppn_device *device);

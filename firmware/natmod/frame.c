@@ -8,6 +8,7 @@ static const uint32_t nibbles[16] = {0x00000000, 0x1DB71064, 0x3B6E20C8, 0x26D93
 
 uint32_t ppn_crc32(const uint8_t *bytes, uint32_t n) {
     uint32_t crc = 0xFFFFFFFF;
+#pragma GCC unroll 4 /* the loop itself is a sixth of the work */
     while (n--) {
         crc ^= *bytes++;
         crc = (crc >> 4) ^ nibbles[crc & 15];

@@ -83,12 +83,27 @@ static enum ppn_event take_frame(ppn_session *s, uint32_t n) {
     return PPN_EXECUTE;
 }
 
+/* Add bytes to a frame of |length| up to its end, a zero, or as far as there is |room|; answers how many. Not inlined,
+ * so that the loop has registers of its own. */
+static __attribute__((noinline)) uint32_t add(uint8_t *frame, uint32_t length, uint32_t room, const uint8_t *bytes,
+                                              uint32_t n) {
+    const uint8_t *from = bytes, *end = bytes + (room - length < n ? room - length : n);
+    for (frame += length; from < end && *from;) *frame++ = *from++;
+    return (uint32_t)(from - bytes);
+}
+
 enum ppn_event ppn_session_take(ppn_session *s, const uint8_t *bytes, uint32_t n, uint32_t *used) {
     uint8_t *frame = at(s, request_at()), before = s->before;
     uint32_t room = s->room, length = s->n;
     enum ppn_event event = PPN_NOTHING;
     uint32_t k = 0;
     while (k < n && event == PPN_NOTHING) {
+        if (length > 1 && length < room && frame[1] == PPN_WIRE) { /* a host's, in which no person is looked for */
+            uint32_t more = add(frame, length, room, bytes + k, n - k);
+            length += more;
+            k += more;
+            if (k == n) break;
+        }
         uint8_t byte = bytes[k++];
         if (!byte) {
             if (length) event = take_frame(s, length);

@@ -265,8 +265,7 @@ static void need_stage(ppn_solver *s, uint32_t stage, uint32_t end) {
 static uint32_t arrived(const ppn_solver *s) {
     const ppn_device *d = s->device;
     uint32_t i = s->ready;
-    while (i < d->net.stage_count && s->arrived >= d->sizes.parameter_blocks + ppn_device_places(d, i + 1).parameters)
-        i++;
+    while (i < d->net.stage_count && s->arrived >= d->sizes.parameter_blocks + d->packed[i + 1].parameters) i++;
     return i;
 }
 
@@ -388,11 +387,11 @@ static void pack(ppn_solver *s, uint32_t bytes) {
     const ppn_device *d = s->device;
     uint32_t stages = d->net.stage_count;
     share_stages(s, s->next + 2 < stages ? s->next + 2 : stages);
-    while (s->ready < stages && ppn_device_places(d, s->ready).gradients < bytes) {
+    while (s->ready < stages && d->packed[s->ready].gradients < bytes) {
         need_stage(s, s->ready, stages);
         ppn_device_pack(d, s->tapes, s->ready++);
     }
-    if (s->ready != stages || ppn_device_places(d, stages).gradients >= bytes) return;
+    if (s->ready != stages || d->packed[stages].gradients >= bytes) return;
     s->flags |= join(s);
     ppn_device_pack_end(d, s->tapes);
     s->ready++; /* once */
