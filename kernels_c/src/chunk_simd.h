@@ -64,6 +64,27 @@ static __attribute__((noinline)) void ppn_encode_alone(ppn_chunk *c, uint32_t co
     c->e = ppn_get_simd(e);
 }
 
+/* How a chunk is brought to its widths: up, or down with |rest| added first, or random bits up to it. */
+typedef struct {
+    ppn_lanes up, down, rest, top; /* top: the largest mantissa */
+    const ppn_lanes *seeds;
+} ppn_fitting;
+
+PPN_EACH void ppn_fit_mantissas(ppn_chunk *c, const ppn_fitting *f, int rises) {
+    ppn_lanes seed = f->seeds ? *f->seeds : ppn_all_simd(0);
+    for (int l = 0; l < 16; l++) {
+        ppn_lanes r = f->rest;
+        if (f->seeds) {
+            r = ppn_and_simd(r, ppn_mix_simd(seed));
+            seed = ppn_add_simd(seed, ppn_all_simd((int32_t)PPN_GOLDEN));
+        }
+        ppn_lanes size = ppn_add_simd(ppn_abs_simd(c->x[l]), r);
+        if (rises) size = ppn_left_by_simd(size, f->up);
+        size = ppn_down_by_simd(size, f->down);
+        c->x[l] = ppn_signed_simd(ppn_min_simd(size, f->top), c->x[l]);
+    }
+}
+
 /* ppn_encode16() for the first |count| blocks: mantissas and exponents replace what they are made from. |bits|: a width
  * a block. |seeds|: for stochastic rounding, key + index PPN_GOLDEN of each block; NULL rounds to nearest. */
 static __attribute__((noinline)) void ppn_encode_chunk(ppn_chunk *c, uint32_t count, ppn_lanes bits,
@@ -79,19 +100,17 @@ static __attribute__((noinline)) void ppn_encode_chunk(ppn_chunk *c, uint32_t co
         ppn_encode_alone(c, count, bits, seeds, flags);
         return;
     }
-    ppn_lanes fall = ppn_left_by_simd(one, ppn_max_simd(s, zero)); /* rest is 0 where nothing falls */
-    ppn_lanes rest = seeds ? ppn_sub_simd(fall, one) : ppn_down_simd(fall, 1), seed = seeds ? *seeds : zero;
+    ppn_lanes minus = ppn_sub_simd(zero, s), up = ppn_max_simd(minus, zero), down = ppn_max_simd(s, zero);
+    ppn_lanes fall = ppn_left_by_simd(one, down); /* rest is 0 where nothing falls */
+    ppn_lanes rest = seeds ? ppn_sub_simd(fall, one) : ppn_down_simd(fall, 1);
     ppn_lanes top = ppn_sub_simd(ppn_left_by_simd(one, ppn_sub_simd(bits, one)), one);
-    ppn_either by = ppn_either_by(s);
-    for (int l = 0; l < 16; l++) {
-        ppn_lanes r = rest;
-        if (seeds) {
-            r = ppn_and_simd(r, ppn_mix_simd(seed));
-            seed = ppn_add_simd(seed, ppn_all_simd((int32_t)PPN_GOLDEN));
-        }
-        ppn_lanes size = ppn_shift_either(ppn_add_simd(ppn_abs_simd(c->x[l]), r), by);
-        c->x[l] = ppn_signed_simd(ppn_min_simd(size, top), c->x[l]);
-    }
+    ppn_fitting fitting = {up, down, rest, top, seeds};
+    if (!ppn_negative_simd(minus)) /* nothing falls */
+        for (int l = 0; l < 16; l++) c->x[l] = ppn_left_by_simd(c->x[l], up);
+    else if (!ppn_negative_simd(s))
+        ppn_fit_mantissas(c, &fitting, 0);
+    else
+        ppn_fit_mantissas(c, &fitting, 1);
     c->e = ppn_above_simd(length, zero, e, ppn_all_simd(PPN_ZERO_EXP));
 }
 

@@ -106,7 +106,9 @@ static inline void ppn_chunk_bias(const ppn_biases *b, ppn_chunk *c) {
               down = ppn_shift_by(ppn_max_simd(ppn_sub_simd(zero, lift), zero));
     ppn_lanes add[4];
     for (int j = 0; j < 4; j++) add[j] = ppn_shifted(ppn_left_by_simd(b->x[j], up), down);
-    for (int l = 0; l < 16; l++) c->x[l] = ppn_add_simd(ppn_shifted(c->x[l], acc), add[l % 4]);
+    if (ppn_negative_simd(ppn_sub_simd(c->e, to))) /* seldom: a bias far above its sums */
+        for (int l = 0; l < 16; l++) c->x[l] = ppn_shifted(c->x[l], acc);
+    for (int l = 0; l < 16; l++) c->x[l] = ppn_add_simd(c->x[l], add[l % 4]);
     c->e = to;
 }
 
@@ -143,9 +145,13 @@ static inline void ppn_put_value_chunk(ppn_layer_chunk *l, uint32_t stream, cons
     int bends = p->streams > 1 && p->net->mode >= PPN_JET;
     ppn_curve_chunk(p->net->activation, z, bends, &l->curve);
     ppn_put16_chunk(ppn_p1(&l->to.slopes, stream, l->column), l->curve.p1, l->count);
-    l->curve.h.e = ppn_all_simd(-15);
-    ppn_chunk h = l->curve.h; /* encoding replaces it, and steps start from it */
-    ppn_put_output(l, stream, &h);
+    ppn_chunk *h = &l->curve.h, copy;
+    h->e = ppn_all_simd(-15);
+    if (p->net->mode < PPN_JET) { /* finite steps start from h, which encoding replaces */
+        copy = *h;
+        h = &copy;
+    }
+    ppn_put_output(l, stream, h);
 }
 /* Streams of a pair: their outputs, and what is kept of their linearization. */
 static inline void ppn_put_pair(ppn_layer_chunk *l, uint32_t stream, ppn_pair_chunk *pair) {

@@ -124,19 +124,6 @@ static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
 static inline ppn_lanes ppn_iota_simd(void) {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
-/* Shifts, each lane's own, to the right by s or to the left by -s, one or the other, without a branch. */
-typedef struct {
-    ppn_lanes turn, keep;
-} ppn_either;
-
-static inline ppn_either ppn_either_by(ppn_lanes s) {
-    const __m512i zero = _mm512_setzero_si512();
-    ppn_either by = {_mm512_sub_epi32(zero, s), _mm512_srlv_epi32(_mm512_set1_epi32(-1), _mm512_max_epi32(s, zero))};
-    return by;
-}
-static inline ppn_lanes ppn_shift_either(ppn_lanes x, ppn_either by) {
-    return _mm512_and_si512(_mm512_rolv_epi32(x, by.turn), by.keep);
-}
 /* low halves of x, then of y */
 static inline ppn_lanes ppn_pair_simd(ppn_lanes x, ppn_lanes y) {
     return _mm512_mask_blend_epi16(0xAAAAAAAAu, x, _mm512_slli_epi32(y, 16));
@@ -306,22 +293,6 @@ static inline ppn_lanes ppn_pairs_simd(const int16_t *table, ppn_lanes index) {
 }
 static inline ppn_lanes ppn_iota_simd(void) {
     ppn_lanes out = {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
-    return out;
-}
-typedef struct {
-    ppn_lanes up, down;
-} ppn_either;
-
-static inline ppn_either ppn_either_by(ppn_lanes s) {
-    const __m256i zero = _mm256_setzero_si256();
-    ppn_either by = {
-        {_mm256_max_epi32(_mm256_sub_epi32(zero, s.low), zero), _mm256_max_epi32(_mm256_sub_epi32(zero, s.high), zero)},
-        {_mm256_max_epi32(s.low, zero), _mm256_max_epi32(s.high, zero)}};
-    return by;
-}
-static inline ppn_lanes ppn_shift_either(ppn_lanes x, ppn_either by) {
-    ppn_lanes out = {_mm256_srlv_epi32(_mm256_sllv_epi32(x.low, by.up.low), by.down.low),
-                     _mm256_srlv_epi32(_mm256_sllv_epi32(x.high, by.up.high), by.down.high)};
     return out;
 }
 static inline ppn_lanes ppn_pair_simd(ppn_lanes x, ppn_lanes y) {
