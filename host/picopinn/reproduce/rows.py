@@ -77,6 +77,9 @@ _ALONE: dict[str, dict[str, dict[str, Any]]] = {
     },
     "heat100d": _SLOWER,
     "heat100d-hard": _SLOWER,
+    "poisson100d": _SLOWER,
+    "allencahn100d": _SLOWER,
+    "sinegordon100d": _SLOWER,
     "helmholtz2d": _NARROWER | _NORMAL,
     "allencahn1d": _NARROWER,
     "poisson2d-waves": {
