@@ -1,10 +1,11 @@
-"""The same C on other machines: compilers, optimisation levels, sanitizers and a Cortex-M0+, all to the last bit.
+"""The same C on other machines: compilers, optimisation levels, sanitizers, Arm64 and Cortex-M, all to the last bit.
 
 tests/c/run_case.c runs a case that this file writes; what it answers is compared with the oracle's. Memory there is
 exactly as long, and aligned no better, than ppn.h asks for, so the sanitizers see every access beyond. A processor
-without AVX-512 runs what is written for it with each instruction in plain C (tests/c/avx512_in_c.h). The Cortex-M0+ is
-an emulated one (unicorn); it would let unaligned accesses pass where real ones fault, so a hook looks for them. A
-Cortex-M4 with its floating point registers, which compilers use for integers too, is another (QEMU).
+without AVX-512 runs what is written for it with each instruction in plain C (tests/c/avx512_in_c.h). Arm64 is QEMU's,
+where tests/c/variants.c also compares what is in no case. The Cortex-M0+ is an emulated one (unicorn); it would let
+unaligned accesses pass where real ones fault, so a hook looks for them. A Cortex-M4 with its floating point registers,
+which compilers use for integers too, is another (QEMU).
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ from picopinn.smx import blocks_of
 
 ROOT = Path(__file__).parents[1]
 KERNELS = ROOT / "kernels_c"
+FFI = KERNELS / "ffi"
 DRIVER = ROOT / "tests" / "c" / "run_case.c"
+VARIANTS = ROOT / "tests" / "c" / "variants.c"
 START = ROOT / "tests" / "c" / "cortex_m4.c"
 SOURCES = sorted((KERNELS / "src").glob("*.c"))
 FLAGS = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-Wconversion", "-Wcast-align", f"-I{KERNELS / 'include'}"]
@@ -49,6 +52,7 @@ SMALL = range(12)  # enough for a slow machine
 
 INSTALL_GCC = "apt-get install gcc"
 INSTALL_ARM = "apt-get install gcc-arm-none-eabi"
+INSTALL_QEMU = "apt-get install qemu-user"
 INSTALL_ZIG = "pip install ziglang"
 
 Words = Sequence[int]
@@ -185,6 +189,45 @@ def test_sanitizers_find_nothing(variant: str, sanitized: Callable[[str], Path])
     if variant != "portable" and "avx2" not in kernels.variants():
         pytest.skip("this processor has no AVX2")  # in CI too: no command installs another
     _assert_all_cases(sanitized(variant), CASES)
+
+
+# ---- Arm64
+
+ARM64 = ["-target", "aarch64-linux-musl", "-O2", "-Xclang", "-O1"]
+TRAPS = ["-fsanitize=undefined", "-fsanitize-trap=undefined"]
+NEON = ["-DPPN_VARIANT=neon", "-include", str(FFI / "names.h")]  # the names of ppn.h mean that variant's
+
+
+@pytest.fixture(scope="module")
+def arm64(need: Need, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str | Path]]:
+    """Builds a driver with the host's variants, and answers how it is run."""
+    command = [*need("ziglang", INSTALL_ZIG), "cc", *ARM64, *TRAPS, *FLAGS, f"-I{FFI}"]
+    emulator, folder = need("qemu-aarch64", INSTALL_QEMU), tmp_path_factory.mktemp("arm64")
+    objects = [folder / f"{name}.o" for name in ("neon", "portable", "dispatch")]
+    for made in objects:
+        _run([*command, "-c", FFI / f"{made.stem}.c", "-o", made])
+
+    def build(driver: Path, *options: str) -> list[str | Path]:
+        program = folder / driver.stem
+        _run([*command, *options, driver, *objects, "-o", program])
+        return [*emulator, program]
+
+    return build
+
+
+def test_a_step_on_arm64(arm64: Callable[..., list[str | Path]], tmp_path: Path) -> None:
+    command, file = arm64(DRIVER, *NEON), tmp_path / "case"
+    for spec in [*map(any_spec, CASES), *ASSEMBLY]:
+        case = spec.case()
+        file.write_bytes(as_bytes(case))
+        assert _run([*command, file]) == answer(case.run(Reference())), spec
+
+
+def test_products_and_encoding_on_arm64(arm64: Callable[..., list[str | Path]]) -> None:
+    assert _run(arm64(VARIANTS)) == b"1\n"  # one variant besides the portable one
+
+
+# ---- plans
 
 
 BATCH = 8, 1, 1, 0, 8, 1, 2, 3  # input width, directions, count, split, limit, seed, step, first

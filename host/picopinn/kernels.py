@@ -45,7 +45,7 @@ __all__ = [
     "variants",
 ]
 
-VARIANTS = ("portable", "avx2", "avx512")
+VARIANTS = ("portable", "neon", "avx2", "avx512")
 NUMBERS = int(lib.PPN_VERSION)  # version of docs/spec.md that the kernels follow
 LANES = BLOCK * BLOCK
 _STATUS = {

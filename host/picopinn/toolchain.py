@@ -35,6 +35,7 @@ TOOLS = {  # program: Debian package
     "gcc": "gcc",
     "make": "make",
     "ninja": "ninja-build",
+    "qemu-aarch64": "qemu-user",
     "qemu-system-arm": "qemu-system-arm",
 }
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # any; the first is a package

@@ -9,7 +9,7 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path("kernels_c")  # relative to the project's root, where setuptools runs
-SOURCES = ("portable", "avx2", "avx512", "dispatch", "device")
+SOURCES = ("portable", "neon", "avx2", "avx512", "dispatch", "device")
 NATIVE = Path("host/native")  # the host's own C: what the kernels must not know
 BOARD = Path("firmware/natmod")  # a board's
 HOST = ("adam", "crew", "encode")

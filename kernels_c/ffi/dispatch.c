@@ -16,11 +16,17 @@ static int ppn_has_avx512(void) {
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
 #endif
+#if PPN_ARM64
+extern const ppn_kernels ppn_kernels_neon;
+#endif
 
 const ppn_kernels *ppn_variant_kernels(int variant) {
 #if PPN_X86
     if (variant == PPN_AVX2) return ppn_has_avx2() ? &ppn_kernels_avx2 : NULL;
     if (variant == PPN_AVX512) return ppn_has_avx512() ? &ppn_kernels_avx512 : NULL;
+#endif
+#if PPN_ARM64
+    if (variant == PPN_NEON) return &ppn_kernels_neon;
 #endif
     return variant == PPN_PORTABLE ? &ppn_kernels_portable : NULL;
 }

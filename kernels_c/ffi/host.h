@@ -34,7 +34,7 @@ typedef struct {
     int (*times_packed)(const ppn_matrix *, const ppn_factor *, int32_t *, int16_t *, ppn_share);
 } ppn_kernels;
 
-enum ppn_variant { PPN_PORTABLE, PPN_AVX2, PPN_AVX512, PPN_VARIANTS };
+enum ppn_variant { PPN_PORTABLE, PPN_NEON, PPN_AVX2, PPN_AVX512, PPN_VARIANTS };
 
 /* The kernels of a variant, or NULL where this machine or this build cannot run it. */
 const ppn_kernels *ppn_variant_kernels(int variant);

@@ -15,44 +15,6 @@
 
 static inline uint32_t ppn_group_width(uint32_t cols) { return cols >= 8 ? 8 : cols >= 4 ? 4 : cols >= 2 ? 2 : 1; }
 
-#if PPN_SIMD >= 3
-static inline void ppn_put_right(int16_t *to, ppn_right b) {
-    _mm_storeu_si128((__m128i *)(void *)to, _mm512_castsi512_si128(b.low));
-    _mm_storeu_si128((__m128i *)(void *)(to + 8), _mm512_castsi512_si128(b.high));
-}
-static inline ppn_right ppn_get_right(const int16_t *p) {
-    ppn_right out = {_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)p)),
-                     _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
-    return out;
-}
-#else
-static inline void ppn_put_right(int16_t *to, ppn_right b) {
-    _mm_storeu_si128((__m128i *)(void *)to, _mm256_castsi256_si128(b.low));
-    _mm_storeu_si128((__m128i *)(void *)(to + 8), _mm256_castsi256_si128(b.high));
-}
-static inline ppn_right ppn_get_right(const int16_t *p) {
-    ppn_right out = {_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)p)),
-                     _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
-    return out;
-}
-#endif
-
-/* A group's exponents in lanes r * cols + c for every r. */
-PPN_EACH ppn_lanes ppn_group_exps(const int32_t *exps, uint32_t cols) {
-    int64_t two;
-    memcpy(&two, exps, cols > 1 ? 8 : 4);
-    __m256i x = cols == 8   ? _mm256_loadu_si256((const __m256i *)(const void *)exps)
-                : cols == 4 ? _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)exps))
-                : cols == 2 ? _mm256_set1_epi64x(two)
-                            : _mm256_set1_epi32((int32_t)two);
-#if PPN_SIMD >= 3
-    return _mm512_broadcast_i64x4(x);
-#else
-    ppn_lanes out = {x, x};
-    return out;
-#endif
-}
-
 static int ppn_pack(const ppn_matrix *b, uint8_t *to) {
     if (!ppn_matrix_ok(b)) return PPN_BAD_WIDTH;
     ppn_view view = ppn_matrix_view(b);
@@ -67,7 +29,7 @@ static int ppn_pack(const ppn_matrix *b, uint8_t *to) {
             for (uint32_t k = 0; k < inner; k++) {
                 size_t at = (size_t)first * inner + k * width + c;
                 int e = run.exps[(ptrdiff_t)k * run.step];
-                ppn_put_right(blocks + at * 16, ppn_right_simd(&from, (ptrdiff_t)k * run.step));
+                ppn_put_right_simd(blocks + at * 16, ppn_right_simd(&from, (ptrdiff_t)k * run.step));
                 exps[at] = e == PPN_ZERO_EXP ? PPN_FAR : e;
             }
         }
@@ -109,7 +71,7 @@ PPN_EACH void ppn_strip_rows(ppn_strip *s, uint32_t row, uint32_t rows, uint32_t
 PPN_EACH ppn_lanes ppn_strip_exps(ppn_strip *s, const int32_t *exps, uint32_t cols) {
     ppn_lanes top = ppn_all_simd(2 * PPN_FAR);
     for (uint32_t k = 0; k < s->b->inner; k++) {
-        ppn_lanes e = ppn_add_simd(ppn_get_simd(s->left[k]), ppn_group_exps(exps + k * cols, cols));
+        ppn_lanes e = ppn_add_simd(ppn_get_simd(s->left[k]), ppn_repeat_simd(exps + k * cols, cols));
         ppn_put_simd(s->pairs[k], e);
         top = ppn_max_simd(top, e);
     }
@@ -134,13 +96,13 @@ PPN_EACH void ppn_strip_pairs(const ppn_strip *s, const int16_t *blocks, uint32_
         ppn_left left[4];
         PPN_UNROLLED(uint32_t r = 0; r < rows; r++) left[r] = ppn_strip_left(s, r, k);
         PPN_UNROLLED(uint32_t c = 0; c < cols; c++) {
-            ppn_right right = ppn_get_right(blocks + c * 16);
+            ppn_right right = ppn_get_right_simd(blocks + c * 16);
             PPN_UNROLLED(uint32_t l = c; l < PPN_TILE; l += cols)
             acc[l] = ppn_add_pair(acc[l], left[l / cols], right, by, l);
         }
     } else {
         ppn_right right[2];
-        PPN_UNROLLED(uint32_t c = 0; c < cols; c++) right[c] = ppn_get_right(blocks + c * 16);
+        PPN_UNROLLED(uint32_t c = 0; c < cols; c++) right[c] = ppn_get_right_simd(blocks + c * 16);
         PPN_UNROLLED(uint32_t r = 0; r < rows; r++) {
             ppn_left left = ppn_strip_left(s, r, k);
             PPN_UNROLLED(uint32_t c = 0; c < cols; c++)

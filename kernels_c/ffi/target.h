@@ -1,4 +1,10 @@
 /* target.h: compile the rest of a file for an instruction set, with gcc or clang. */
+#if defined(__aarch64__) && !defined(__AARCH64EB__) && (defined(__GNUC__) || defined(__clang__))
+#define PPN_ARM64 1
+#else
+#define PPN_ARM64 0
+#endif
+
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #define PPN_X86 1
 #include <immintrin.h>

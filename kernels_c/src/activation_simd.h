@@ -51,8 +51,8 @@ static inline ppn_lanes ppn_sines(ppn_lanes angle) {
 /* ppn_curve_at() for sine */
 static inline void ppn_sine_chunk(const ppn_chunk *z, ppn_curves *c) {
     ppn_lanes zero = ppn_all_simd(0), one = ppn_all_simd(1), turn = ppn_all_simd(0xFFFFFF);
-    ppn_lanes s = ppn_add_simd(z->e, ppn_all_simd(7)), up = ppn_max_simd(s, zero), down = ppn_sub_simd(zero, s);
-    ppn_lanes last = ppn_sub_simd(ppn_max_simd(down, one), one);
+    ppn_lanes s = ppn_add_simd(z->e, ppn_all_simd(7)), up = ppn_min_simd(ppn_max_simd(s, zero), ppn_all_simd(32));
+    ppn_lanes down = ppn_sub_simd(zero, s), last = ppn_sub_simd(ppn_max_simd(down, one), one);
     for (int l = 0; l < 16; l++) {
         ppn_lanes m = ppn_low16(z->x[l]), u = ppn_left_simd(ppn_madd_simd(m, ppn_all_simd(5215)), 2);
         u = ppn_add_simd(u, ppn_rnd_madd_simd(m, ppn_all_simd(6199), 13)); /* |u| < 2^30 */

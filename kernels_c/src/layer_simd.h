@@ -28,7 +28,7 @@ static inline void ppn_take_columns(ppn_columns *c, ppn_run matrix, uint32_t fir
         int8_t e[PPN_CHUNK];
         uint32_t at = k * (uint32_t)matrix.step;
         for (uint32_t n = 0; n < c->count; n++, at += apart) {
-            _mm256_storeu_si256((__m256i *)(void *)(m + 16 * n), ppn_rows_simd(&from, at));
+            ppn_put_rows_simd(m + 16 * n, &from, at);
             e[n] = run.exps[at];
         }
         ppn_get_pairs(m, c->count, c->right[k]);
@@ -71,7 +71,7 @@ static inline void ppn_chunk_product(ppn_run row, const ppn_columns *c, int bits
     out->e = ppn_add_simd(top, ppn_all_simd(ppn_headroom((int)c->inner, row.bits, bits)));
     for (uint32_t k = 0; k < c->inner; k++) {
         s[k] = ppn_shift_by(ppn_sub_simd(out->e, e[k]));
-        _mm256_storeu_si256((__m256i *)(void *)left[k], ppn_load_simd(&from, k));
+        ppn_put_block_simd(left[k], &from, k);
     }
     if (c->inner == 1)
         ppn_chunk_sums(c, left, s, 1, out);

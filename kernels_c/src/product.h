@@ -1,7 +1,7 @@
 /* product.h: products of runs of SMX blocks (spec 3). Internal.
  *
  * One primitive: out[i][j] = sum over k of a[i][k] b[j][k], both blocks read with k running fastest; a block whose k
- * runs over its rows is read turned. PPN_SIMD selects the body: 0 portable C, 2 AVX2, 3 AVX-512 with VNNI. Same bits.
+ * runs over its rows is read turned. PPN_SIMD selects the body: 0 portable C, else vectors (simd.h). Same bits.
  */
 #ifndef PPN_PRODUCT_H
 #define PPN_PRODUCT_H

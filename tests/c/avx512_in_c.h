@@ -1,5 +1,5 @@
-/* avx512_in_c.h: the AVX-512 intrinsics of kernels_c/src/simd.h in plain C, as Intel's manual defines them, so that the
- * code written with them runs, slowly, on a processor that has AVX2 alone. For gcc's -include. */
+/* avx512_in_c.h: the AVX-512 intrinsics of kernels_c/src/lanes_x86.h in plain C, as Intel's manual defines them, so
+ * that the code written with them runs, slowly, on a processor that has AVX2 alone. For gcc's -include. */
 #pragma GCC system_header /* no warnings: gcc has vectors of 64 bytes without AVX-512, and says how it passes them */
 #include <immintrin.h>
 #include <stdint.h>
