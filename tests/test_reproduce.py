@@ -155,6 +155,8 @@ def test_times_are_those_of_one_processor() -> None:
     line = Line(Row("poisson2d", DEFAULT), [result(1, processor_ms_per_step=t, environment=m) for t, m in times])
     assert processor([line]) == "a" and line.milliseconds("a") == 2
     assert line.milliseconds("y") is None
+    others = Line(Row("poisson2d", NAIVE), [result(seed, environment=other) for seed in range(9)])
+    assert processor([others, line]) == "a" and processor([others]) == "z"  # the default row's, whatever others had
 
 
 def test_a_result_older_than_a_setting_has_its_default(tmp_path: Path) -> None:

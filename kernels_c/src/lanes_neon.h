@@ -95,11 +95,6 @@ PPN_EACH ppn_lanes ppn_get8_simd(const int8_t *p, uint32_t count, int8_t rest) {
         {vmovl_s16(vget_low_s16(low)), vmovl_high_s16(low), vmovl_s16(vget_low_s16(high)), vmovl_high_s16(high)}};
     return out;
 }
-PPN_EACH ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, int16_t rest) {
-    int16_t all[16];
-    for (uint32_t k = count; k < 16; k++) all[k] = rest;
-    return ppn_get16_simd(count == 16 ? p : memcpy(all, p, count * sizeof *p));
-}
 PPN_EACH int32x4_t ppn_folded_quarters(ppn_lanes x) {
     return vorrq_s32(vorrq_s32(x.q[0], x.q[1]), vorrq_s32(x.q[2], x.q[3]));
 }
@@ -165,9 +160,6 @@ PPN_EACH void ppn_turn_quarters_simd(ppn_lanes *x) {
     ppn_lanes from[4] = {x[0], x[4], x[8], x[12]};
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++) x[4 * i].q[j] = from[j].q[i];
-}
-PPN_EACH ppn_lanes ppn_madd_onto_simd(ppn_lanes acc, ppn_lanes x, ppn_lanes y) {
-    return ppn_add_simd(acc, ppn_madd_simd(x, y));
 }
 
 /* ---- products of 4x4 blocks ------------------------------------------------------------------------------------ */

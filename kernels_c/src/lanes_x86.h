@@ -7,7 +7,7 @@
 
 /* ---- lanes ----------------------------------------------------------------------------------------------------- */
 
-static inline __m256i ppn_repeat_half(const int32_t *p, uint32_t count) {
+PPN_EACH __m256i ppn_repeat_half(const int32_t *p, uint32_t count) {
     int64_t two;
     memcpy(&two, p, count > 1 ? 8 : 4);
     return count == 8   ? _mm256_loadu_si256((const __m256i *)(const void *)p)
@@ -46,6 +46,10 @@ static inline ppn_lanes ppn_get8_simd(const int8_t *p, uint32_t count, int8_t re
 }
 static inline ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, int16_t rest) {
     return _mm512_cvtepi16_epi32(_mm256_mask_loadu_epi16(_mm256_set1_epi16(rest), (__mmask16)((1u << count) - 1), p));
+}
+/* acc + the sums of two products of int16 in each lane */
+static inline ppn_lanes ppn_madd_onto_simd(ppn_lanes acc, ppn_lanes x, ppn_lanes y) {
+    return _mm512_dpwssd_epi32(acc, x, y);
 }
 /* is any lane negative? */
 static inline int ppn_negative_simd(ppn_lanes x) { return _mm512_movepi32_mask(x) != 0; }
@@ -121,7 +125,7 @@ static inline ppn_lanes ppn_iota_simd(void) {
     return _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 /* lane l: number l % count of |count| 1, 2, 4 or 8 */
-static inline ppn_lanes ppn_repeat_simd(const int32_t *p, uint32_t count) {
+PPN_EACH ppn_lanes ppn_repeat_simd(const int32_t *p, uint32_t count) {
     return _mm512_broadcast_i64x4(ppn_repeat_half(p, count));
 }
 /* low halves of x, then of y */
@@ -213,11 +217,6 @@ static inline ppn_lanes ppn_get8_simd(const int8_t *p, uint32_t count, int8_t re
     ppn_lanes out = {_mm256_cvtepi8_epi32(x), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(x, x))};
     return out;
 }
-static inline ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, int16_t rest) {
-    int16_t all[16];
-    for (uint32_t k = count; k < 16; k++) all[k] = rest;
-    return ppn_get16_simd(count == 16 ? p : memcpy(all, p, count * sizeof *p));
-}
 static inline int ppn_negative_simd(ppn_lanes x) {
     return _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_or_si256(x.low, x.high))) != 0;
 }
@@ -296,8 +295,9 @@ static inline ppn_lanes ppn_iota_simd(void) {
     ppn_lanes out = {_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15)};
     return out;
 }
-static inline ppn_lanes ppn_repeat_simd(const int32_t *p, uint32_t count) {
-    ppn_lanes out = {ppn_repeat_half(p, count), ppn_repeat_half(p, count)};
+PPN_EACH ppn_lanes ppn_repeat_simd(const int32_t *p, uint32_t count) {
+    __m256i half = ppn_repeat_half(p, count);
+    ppn_lanes out = {half, half};
     return out;
 }
 static inline ppn_lanes ppn_pair_simd(ppn_lanes x, ppn_lanes y) {
@@ -358,14 +358,6 @@ PPN_LANES_SHIFT(asr, sra_epi32)  /* arithmetic */
 #if PPN_SIMD < 3
 static inline ppn_lanes ppn_high16_simd(ppn_lanes x) { return ppn_down_simd(x, 16); }
 #endif
-/* acc + the sums of two products of int16 in each lane */
-static inline ppn_lanes ppn_madd_onto_simd(ppn_lanes acc, ppn_lanes x, ppn_lanes y) {
-#if PPN_SIMD >= 3
-    return _mm512_dpwssd_epi32(acc, x, y);
-#else
-    return ppn_add_simd(acc, ppn_madd_simd(x, y));
-#endif
-}
 
 /* ---- products of 4x4 blocks ------------------------------------------------------------------------------------ */
 

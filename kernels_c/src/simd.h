@@ -30,6 +30,17 @@ typedef struct {
 #include "lanes_x86.h"
 #endif
 
+#if PPN_SIMD < 3 /* AVX-512 has an instruction for each */
+PPN_EACH ppn_lanes ppn_madd_onto_simd(ppn_lanes acc, ppn_lanes x, ppn_lanes y) {
+    return ppn_add_simd(acc, ppn_madd_simd(x, y));
+}
+PPN_EACH ppn_lanes ppn_get16_first_simd(const int16_t *p, uint32_t count, int16_t rest) {
+    int16_t all[16];
+    for (uint32_t k = count; k < 16; k++) all[k] = rest;
+    return ppn_get16_simd(count == 16 ? p : memcpy(all, p, count * sizeof *p));
+}
+#endif
+
 /* ppn_rnd() for 0 <= s <= 30 */
 static inline ppn_lanes ppn_rnd_simd(ppn_lanes x, int s) {
     return ppn_asr_simd(ppn_add_simd(x, ppn_all_simd((1 << s) >> 1)), s);

@@ -16,7 +16,7 @@ Written by {command}; every row's command trains its first seed, `--seed 1` and 
 L2 at the problem's test points: mean, sample standard deviation, seeds. "to float" divides the mean by that of dense
 float32 with the same steps and points, over the seeds that both have. Bytes are those of the parameters as they travel.
 Milliseconds a step are processor time on one thread, the median of the seeds that ran on the processor which most of
-the problem's runs had. A floor is what the best constant or linear function reaches. Each run's result lies in
+the default row's seeds had. A floor is what the best constant or linear function reaches. Each run's result lies in
 `results/`, one file each; the same command trains the seeds that a row lacks.
 """
 _COLUMNS = ("row", "parameters", "bytes", "relative L2", "std", "seeds", "to float", "ms/step", "command")
