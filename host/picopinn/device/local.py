@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import UsageError
-from ..kernels import LANES, Plan, crew, ffi, lib, pointer
+from ..kernels import LANES, Plan, crew, ffi, kernels, lib, pointer
 from ..network import Program, stream_count
 from .base import Gradients, Rows, Scaling, Values, pairs
 
@@ -41,23 +41,24 @@ class LocalDevice:
         variant: instruction set of the kernels (``picopinn.kernels.variants``), the fastest by default.
 
     Raises:
+        UsageError: the variant does not run here.
         PicopinnError: the system gives no more threads.
     """
 
     def __init__(self, threads: int = 1, variant: str | None = None) -> None:
+        kernels(variant)  # refused now, not once a run has its directory
         self._threads, self._variant = threads, variant
         self._flags = 0
         self._crew = crew(threads)
 
     def configure(self, program: Program, directions: int) -> None:
         self._program, self._directions, self._flags = program, directions, 0
-        self._plan = Plan(program, directions, self._variant)
-        self._sizes = sizes = self._plan.sizes
+        self._plan = plan = Plan(program, directions, self._variant)
+        self._sizes = sizes = plan.sizes
         self._weights, self._merged = _Region(sizes.weights), _Region(sizes.gradients)
         self._lanes = [(_Region(sizes.scratch), _Region(sizes.gradients)) for _ in range(self._threads)]
         self._c_lanes = ffi.new("picopinn_lane[]", [(scratch.c, sums.c) for scratch, sums in self._lanes])
-        kernels, net = self._plan.kernels, self._plan.net
-        given = [self._crew, kernels, net, sizes[0], self._weights.c, self._merged.c, self._c_lanes]
+        given = [self._crew, plan.kernels, plan.net, sizes[0], self._weights.c, self._merged.c, self._c_lanes]
         self._c = ffi.new("picopinn_device *", given)
         self._kept: list[_Batch] = []
         self._spare: list[Bytes] = []
