@@ -117,9 +117,19 @@ def test_wide_networks(shape: str, mode: Mode) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("styles", [("plain",) * 3, ("spread", "spread", "plain")], ids="-".join)
-def test_many_dimensions(styles: tuple[str, str, str], mode: Mode) -> None:
-    """Inner sums of 75 blocks, more than are spread over registers beforehand."""
-    spec = Spec(mode=mode, inputs=300, directions=1, styles=styles)
+@pytest.mark.parametrize("inputs", [300, 1040])
+def test_many_dimensions(inputs: int, styles: tuple[str, str, str], mode: Mode) -> None:
+    """Inner sums of 75 blocks, more than are aligned at once, and of 260, more than there is room for beforehand."""
+    spec = Spec(mode=mode, inputs=inputs, directions=1, styles=styles)
+    for device in everywhere():
+        assert differing(spec.case().run(device), expected(spec)) == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("directions", [40, 130])
+def test_many_directions(directions: int, mode: Mode) -> None:
+    """More streams than go through a stage at once, and more than are held where they depend on each other."""
+    spec = Spec(shape="tt2", mode=mode, inputs=9, directions=directions, microbatches=3)
     for device in everywhere():
         assert differing(spec.case().run(device), expected(spec)) == []
 

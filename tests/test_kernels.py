@@ -93,12 +93,14 @@ def test_long_sums(inner: int, bits: tuple[int, int], style: str, turn_a: bool, 
     assert_product_is_the_oracles(a, b, turn_a, turn_b)
 
 
-@pytest.mark.parametrize("style", ["plain", "spread"])
-@pytest.mark.parametrize(("inner", "cols"), [(17, 15), (33, 16), (1024, 23)])
-def test_wide_right_sides(inner: int, cols: int, style: str) -> None:
-    """Inner blocks that do not fill the last chunk; more columns than stay near at once."""
-    a, b = matrix(1, 3, inner, 8, style), matrix(2, cols, inner, 8, style)
-    assert_product_is_the_oracles(a, b, False, True)
+@pytest.mark.parametrize(("turn_a", "turn_b"), TURNS)
+@pytest.mark.parametrize("style", ["plain", "full", "spread", "huge"])
+@pytest.mark.parametrize(("inner", "cols", "bits"), [(17, 15, 8), (33, 16, 15), (64, 17, 8), (1024, 23, 8)])
+def test_wide_right_sides(inner: int, cols: int, bits: int, style: str, turn_a: bool, turn_b: bool) -> None:
+    """Inner blocks that do and do not fill the last chunk; more columns than stay near at once; the widest packed."""
+    a = matrix(1, *((inner, 3) if turn_a else (3, inner)), bits, style)
+    b = matrix(2, *((cols, inner) if turn_b else (inner, cols)), bits, style)
+    assert_product_is_the_oracles(a, b, turn_a, turn_b)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -14,8 +14,9 @@ typedef int (*picopinn_work)(const void *of, uint32_t lane);
 #include <sched.h>
 #include <stdatomic.h>
 
-#define LOOKS 2000  /* at memory, a pause each, before others may have the processor */
-#define YIELDS 1000 /* of it, before a thread sleeps */
+#define LOOKS 2000      /* at memory, a pause each, before others may have the processor */
+#define YIELDS 1000     /* of it, before a thread sleeps */
+#define STACK (4 << 20) /* bytes a thread; kernels take half a MiB, more than some systems give */
 
 struct picopinn_crew {
     uint32_t size, started;
@@ -72,6 +73,18 @@ static void *serve(void *argument) {
     return NULL;
 }
 
+/* Answers whether the system gave a thread. */
+static int start(picopinn_crew *crew) {
+    pthread_attr_t how;
+    pthread_t thread;
+    if (pthread_attr_init(&how)) return 0;
+    pthread_attr_setstacksize(&how, STACK);
+    pthread_attr_setdetachstate(&how, PTHREAD_CREATE_DETACHED);
+    int started = !pthread_create(&thread, &how, serve, crew);
+    pthread_attr_destroy(&how);
+    return started;
+}
+
 static void call(picopinn_crew *crew) {
     atomic_fetch_add(&crew->ticket, 1);
     if (!atomic_load(&crew->sleepers)) return;
@@ -109,14 +122,10 @@ picopinn_crew *picopinn_crew_open(uint32_t size) {
     crew->size = size;
     pthread_mutex_init(&crew->lock, NULL);
     pthread_cond_init(&crew->wake, NULL);
-    for (pthread_t thread; crew->started < size - 1; crew->started++) {
-        if (pthread_create(&thread, NULL, serve, crew)) {
-            picopinn_crew_close(crew);
-            return NULL;
-        }
-        pthread_detach(thread);
-    }
-    return crew;
+    while (crew->started < size - 1 && start(crew)) crew->started++;
+    if (crew->started == size - 1) return crew;
+    picopinn_crew_close(crew);
+    return NULL;
 }
 
 #else /* no POSIX threads: the caller does it all */

@@ -48,6 +48,7 @@ __all__ = [
 VARIANTS = ("portable", "neon", "avx2", "avx512")
 NUMBERS = int(lib.PPN_VERSION)  # version of docs/spec.md that the kernels follow
 LANES = BLOCK * BLOCK
+_LINE = 64  # bytes of a cache
 _STATUS = {
     lib.PPN_BAD_WIDTH: "a mantissa width is outside 4..16",
     lib.PPN_BAD_SHAPE: "stages do not fit each other, or a size is 0 or too large",
@@ -112,6 +113,13 @@ class Product:
         return SMX(mantissas, exponents, self.shape, bits)
 
 
+def _lines(size: int) -> NDArray[np.uint8]:
+    """So many bytes from the start of a cache line on, so that no vector of a block lies in two."""
+    room = np.empty(size + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + size]
+
+
 class Packed:
     """op(b) as the right side of many products: arranged once, as weights are once a load.
 
@@ -131,7 +139,7 @@ class Packed:
         if self.shape[0] > MAX_INNER:
             raise UsageError(f"matmul: the inner size is at most {MAX_INNER}, got {self.shape[0]}")
         self._kernels, self._matrix, self._bits = kernels(variant), _matrix(b, transpose_b), b.bits
-        self._blocks = pointer("uint8_t[]", np.empty(b.exponents.size * lib.PPN_PACKED_BYTES, np.uint8))
+        self._blocks = pointer("uint8_t[]", _lines(b.exponents.size * lib.PPN_PACKED_BYTES))
         _refuse(self._kernels.pack(self._matrix, self._blocks))
         inner, cols = map(blocks_of, self.shape)
         self._packed = ffi.new("ppn_factor *", [self._blocks, inner, cols, b.bits])
@@ -261,7 +269,7 @@ def matmul(
         raise UsageError(f"matmul: inner sizes differ, {rows} x {inner} times {other} x {cols}: transpose one")
     if out is None:
         high, wide = blocks_of(rows), blocks_of(cols)
-        blocks = np.empty((high, wide, BLOCK, BLOCK), np.int32)
+        blocks = _lines(4 * LANES * high * wide).view(np.int32).reshape(high, wide, BLOCK, BLOCK)
         out = Product(blocks, np.empty((high, wide), np.int16), (rows, cols))
     elif out.shape != (rows, cols):
         raise UsageError(f"matmul: the product is {rows} x {cols}, out is {out.shape[0]} x {out.shape[1]}")

@@ -1,20 +1,40 @@
 /* packed.h: products whose right side was arranged once for many of them (spec 3), such as weights. The host's only.
  *
- * Block columns stand in groups of 8, at the end of 4, 2 and 1. A group goes with so many block rows that a tile has 16
+ * Block columns stand in groups. Where the inner size is worth it, 16 have a lane each (columns_simd.h), and a block
+ * row is multiplied with all. Groups of 8, at the end of 4, 2 and 1, go with so many block rows that a tile has 16
  * sums: then what is one number a sum fills a vector, too. Of a group, for each k, first come the blocks of all its
- * columns as ppn_right has them, then, behind all groups' blocks, int32 exponents. */
+ * columns, as ppn_pairs or as ppn_right has them, then, behind all groups' blocks, int32 exponents. */
 #ifndef PPN_PACKED_H
 #define PPN_PACKED_H
 
+#include "../src/columns_simd.h"
 #include "../src/rows_simd.h"
 #include "host.h"
 
 #if PPN_SIMD
 
 #define PPN_TILE 16
+#define PPN_DEEP 8 /* inner blocks from which on it is worth it to turn sums of 16 columns back into blocks */
 
-static inline uint32_t ppn_group_width(uint32_t cols) { return cols >= 8 ? 8 : cols >= 4 ? 4 : cols >= 2 ? 2 : 1; }
+static inline uint32_t ppn_group_width(uint32_t cols, uint32_t inner) {
+    return PPN_SUMMED == 4 && cols >= 16 && inner >= PPN_DEEP ? 16 : cols >= 8 ? 8 : cols >= 4 ? 4 : cols >= 2 ? 2 : 1;
+}
 
+/* Lanes of a chunk: columns from |first| on. */
+static void ppn_pack_lanes(const ppn_view *b, uint32_t first, uint32_t inner, int16_t *blocks, int32_t *exps) {
+    ppn_column_runs from = {ppn_view_line(b, first, !b->transposed), b->transposed ? b->cols : 1, PPN_CHUNK};
+    ppn_take_exps(&from, inner, (int32_t (*)[PPN_CHUNK])exps);
+    ppn_take_pairs(&from, inner, (ppn_pairs *)(void *)blocks);
+}
+/* A column, one of |width|. */
+static void ppn_pack_column(ppn_run from, uint32_t inner, uint32_t width, int16_t *blocks, int32_t *exps) {
+    ppn_operand operand = {from.mantissas, from.wide, from.turned};
+    for (uint32_t k = 0; k < inner; k++, blocks += width * 16, exps += width) {
+        ptrdiff_t at = (ptrdiff_t)k * from.step;
+        ppn_put_right_simd(blocks, ppn_right_simd(&operand, at));
+        *exps = from.exps[at] == PPN_ZERO_EXP ? PPN_FAR : from.exps[at];
+    }
+}
 static int ppn_pack(const ppn_matrix *b, uint8_t *to) {
     if (!ppn_matrix_ok(b)) return PPN_BAD_WIDTH;
     ppn_view view = ppn_matrix_view(b);
@@ -22,17 +42,14 @@ static int ppn_pack(const ppn_matrix *b, uint8_t *to) {
     int16_t *blocks = (int16_t *)(void *)to;
     int32_t *exps = (int32_t *)(void *)(to + (size_t)cols * inner * 32);
     for (uint32_t first = 0, width; first < cols; first += width) {
-        width = ppn_group_width(cols - first);
-        for (uint32_t c = 0; c < width; c++) {
-            ppn_run run = ppn_view_line(&view, first + c, !view.transposed);
-            ppn_operand from = {run.mantissas, run.wide, run.turned};
-            for (uint32_t k = 0; k < inner; k++) {
-                size_t at = (size_t)first * inner + k * width + c;
-                int e = run.exps[(ptrdiff_t)k * run.step];
-                ppn_put_right_simd(blocks + at * 16, ppn_right_simd(&from, (ptrdiff_t)k * run.step));
-                exps[at] = e == PPN_ZERO_EXP ? PPN_FAR : e;
-            }
-        }
+        size_t at = (size_t)first * inner;
+        width = ppn_group_width(cols - first, inner);
+        if (width == PPN_CHUNK)
+            ppn_pack_lanes(&view, first, inner, blocks + at * 16, exps + at);
+        else
+            for (uint32_t c = 0; c < width; c++, at++)
+                ppn_pack_column(ppn_view_line(&view, first + c, !view.transposed), inner, width, blocks + at * 16,
+                                exps + at);
     }
     return PPN_OK;
 }
@@ -87,8 +104,6 @@ PPN_EACH ppn_lanes ppn_add_pair(ppn_lanes acc, ppn_left left, ppn_right right, c
     ppn_lanes x = ppn_dot_onto_simd(ppn_all_simd(by->half[l]), left, right);
     return ppn_add_simd(acc, ppn_asr_by_simd(x, ppn_all_simd(by->shift[l])));
 }
-#define PPN_UNROLLED _Pragma("GCC unroll 16") for
-
 /* All pairs at |k| onto the sums: of rows and columns the fewer stay in registers. */
 PPN_EACH void ppn_strip_pairs(const ppn_strip *s, const int16_t *blocks, uint32_t k, uint32_t rows, uint32_t cols,
                               const ppn_shifts *by, ppn_lanes *acc) {
@@ -141,6 +156,29 @@ PPN_EACH void ppn_strip_all(ppn_strip *s, uint32_t first, uint32_t end, uint32_t
     }
 }
 
+/* Sixteen columns of a right side from |first| on. */
+static inline ppn_columns ppn_packed_lanes(const ppn_factor *b, uint32_t first) {
+    const uint8_t *exps = b->blocks + (size_t)b->cols * b->inner * 32;
+    size_t at = (size_t)first * b->inner;
+    ppn_columns columns = {b->inner, (const int32_t (*)[PPN_CHUNK])(const void *)(exps + at * 4),
+                           (const ppn_pairs *)(const void *)(b->blocks + at * 32)};
+    return columns;
+}
+/* The strip's rows times the sixteen columns from |first| on. */
+PPN_EACH void ppn_strip_lanes(const ppn_strip *s, uint32_t first, int turned) {
+    ppn_columns columns = ppn_packed_lanes(s->b, first);
+    for (uint32_t row = s->low; row < s->high; row++) {
+        size_t at = (size_t)row * s->b->cols + first;
+        int32_t *to = s->out + at * 16;
+        ppn_chunk sums;
+        ppn_run line = ppn_view_line(s->a, row, turned);
+        ppn_chunk_run(&line, turned, &columns, s->b->bits, &sums);
+        ppn_turn_simd(sums.x);
+        for (uint32_t n = 0; n < PPN_CHUNK; n++) ppn_put_simd(to + n * 16, sums.x[n]);
+        ppn_put16_simd(s->out_exps + at, ppn_max_simd(sums.e, ppn_all_simd(PPN_EMPTY_EXP)));
+    }
+}
+
 #define PPN_NEAR (1 << 18) /* bytes of columns that stay near while all rows pass */
 
 static void ppn_times_columns(const ppn_view *a, const ppn_factor *b, uint32_t low, uint32_t high, int32_t *out,
@@ -148,9 +186,13 @@ static void ppn_times_columns(const ppn_view *a, const ppn_factor *b, uint32_t l
     ppn_strip s; /* 128 KiB: to clear it would take as long as a small product */
     s.a = a, s.b = b, s.low = low, s.high = high, s.out = out, s.out_exps = out_exps, s.turned = a->transposed;
     s.headroom = ppn_headroom(b->inner, a->run.bits, b->bits);
-    uint32_t panel = 8 * (1 + PPN_NEAR / (8u * PPN_PACKED_BYTES * b->inner)), whole = b->cols & ~7u;
-    for (uint32_t first = 0; first < whole; first += panel)
-        ppn_strip_all(&s, first, first + panel < whole ? first + panel : whole, 8);
+    uint32_t panel = 8 * (1 + PPN_NEAR / (8u * PPN_PACKED_BYTES * b->inner)), whole = b->cols & ~7u, first = 0;
+    for (; ppn_group_width(b->cols - first, b->inner) == PPN_CHUNK; first += PPN_CHUNK)
+        if (s.turned)
+            ppn_strip_lanes(&s, first, 1);
+        else
+            ppn_strip_lanes(&s, first, 0);
+    for (; first < whole; first += panel) ppn_strip_all(&s, first, first + panel < whole ? first + panel : whole, 8);
     if (b->cols & 4) ppn_strip_all(&s, whole, whole + 4, 4);
     if (b->cols & 2) ppn_strip_all(&s, b->cols & ~3u, (b->cols & ~3u) + 2, 2);
     if (b->cols & 1) ppn_strip_all(&s, b->cols - 1u, b->cols, 1);

@@ -4,82 +4,24 @@
 #define PPN_LAYER_SIMD_H
 
 #include "activation_simd.h"
+#include "columns_simd.h"
 #include "pass.h"
 
 #if PPN_SIMD
 
-#define PPN_STREAMS 65 /* streams that are held at once where they depend on each other */
+#define PPN_STREAMS 257 /* streams that are held at once where they depend on each other */
 
-/* ---- products -------------------------------------------------------------------------------------------------- */
-
-/* Columns of a stage matrix, a lane each: exponents, and pairs of mantissas, for every inner block. */
-typedef struct {
-    uint32_t inner, count;
-    ppn_lanes e[PPN_SPREAD];
-    ppn_lanes right[PPN_SPREAD][8]; /* [2 j] and [2 j + 1]: elements k = 0, 1 and k = 2, 3 of output column j */
-} ppn_columns;
-
-static inline void ppn_take_columns(ppn_columns *c, ppn_run matrix, uint32_t first, int over_rows) {
-    uint32_t apart = over_rows ? 1 : c->inner; /* blocks from column to column */
-    ppn_run run = ppn_run_at(matrix, (int)(first * apart));
-    ppn_operand from = {run.mantissas, run.wide, over_rows};
-    for (uint32_t k = 0; k < c->inner; k++) {
-        int16_t m[16 * PPN_CHUNK];
-        int8_t e[PPN_CHUNK];
-        uint32_t at = k * (uint32_t)matrix.step;
-        for (uint32_t n = 0; n < c->count; n++, at += apart) {
-            ppn_put_rows_simd(m + 16 * n, &from, at);
-            e[n] = run.exps[at];
-        }
-        ppn_get_pairs(m, c->count, c->right[k]);
-        c->e[k] = ppn_reach(ppn_get8_simd(e, c->count, PPN_ZERO_EXP));
-    }
+/* Of |outer| columns of a stage's matrix, over its rows or not, a chunk from |first| on. */
+static inline void ppn_take_stage(ppn_taken *to, ppn_run matrix, int over_rows, uint32_t inner, uint32_t outer,
+                                  uint32_t first) {
+    uint32_t apart = over_rows ? 1 : inner, count = outer - first < PPN_CHUNK ? outer - first : PPN_CHUNK;
+    ppn_column_runs from = {ppn_run_at(matrix, (int)(first * apart)), apart, count};
+    from.first.step = over_rows ? (int)outer : 1;
+    from.first.turned = (uint8_t)over_rows;
+    ppn_take_columns(to, &from, inner);
 }
 
-/* The sum over k of left[k] x right[k], rounded by s[k], for every column; |inner| apart so that it can be constant. */
-PPN_EACH void ppn_chunk_sums(const ppn_columns *c, const int32_t left[][8], const ppn_shift *s, uint32_t inner,
-                             ppn_chunk *out) {
-    for (int i = 0; i < 4; i++) {
-        ppn_lanes acc[4];
-        for (int j = 0; j < 4; j++) acc[j] = ppn_all_simd(0);
-        for (uint32_t k = 0; k < inner; k++) {
-            ppn_lanes low = ppn_all_simd(left[k][2 * i]), high = ppn_all_simd(left[k][2 * i + 1]);
-            for (int j = 0; j < 4; j++) {
-                ppn_lanes x = ppn_madd_onto_simd(s[k].half, low, c->right[k][2 * j]);
-                x = ppn_madd_onto_simd(x, high, c->right[k][2 * j + 1]);
-                acc[j] = ppn_add_simd(acc[j], ppn_asr_by_simd(x, s[k].by));
-            }
-        }
-        for (int j = 0; j < 4; j++) out->x[4 * i + j] = acc[j];
-    }
-}
-/* ppn_run_product() of a row and every column. A row without exponents is zero. */
-static inline void ppn_chunk_product(ppn_run row, const ppn_columns *c, int bits, ppn_chunk *out) {
-    ppn_operand from = {row.mantissas, row.wide, 0};
-    ppn_lanes e[PPN_SPREAD], top = ppn_all_simd(2 * PPN_FAR);
-    int32_t left[PPN_SPREAD][8]; /* pairs of mantissas */
-    ppn_shift s[PPN_SPREAD];
-    if (!row.exps) {
-        for (int l = 0; l < 16; l++) out->x[l] = ppn_all_simd(0);
-        out->e = ppn_all_simd(PPN_FAR);
-        return;
-    }
-    for (uint32_t k = 0; k < c->inner; k++) {
-        e[k] = ppn_add_simd(ppn_reach(ppn_all_simd(row.exps[k])), c->e[k]);
-        top = ppn_max_simd(top, e[k]);
-    }
-    out->e = ppn_add_simd(top, ppn_all_simd(ppn_headroom((int)c->inner, row.bits, bits)));
-    for (uint32_t k = 0; k < c->inner; k++) {
-        s[k] = ppn_shift_by(ppn_sub_simd(out->e, e[k]));
-        ppn_put_block_simd(left[k], &from, k);
-    }
-    if (c->inner == 1)
-        ppn_chunk_sums(c, left, s, 1, out);
-    else if (c->inner == 2)
-        ppn_chunk_sums(c, left, s, 2, out);
-    else
-        ppn_chunk_sums(c, left, s, c->inner, out);
-}
+/* ---- biases ---------------------------------------------------------------------------------------------------- */
 
 /* The biases of a chunk, four a block. */
 typedef struct {
@@ -256,23 +198,21 @@ static inline int ppn_forward_layer(ppn_pass *p, uint32_t i) {
     ppn_run matrix = ppn_matrix_run(net, p->weights, i);
     uint32_t outer = ppn_blocks(ppn_stage_out(s)), inner = ppn_blocks(ppn_stage_in(s));
     int widest = i ? ppn_max(net->bits_base, net->bits_activations) : p->batch->bits_inputs;
-    if (inner > PPN_SPREAD || widest + matrix.bits > 30) return 0;
+    if (inner > PPN_TAKEN || widest + matrix.bits > 30) return 0;
     if (ppn_is_summed(net) && p->streams > PPN_STREAMS) return 0;
     ppn_layer_chunk l;
-    ppn_columns columns;
+    ppn_taken taken;
     l.to.pass = p;
     for (uint32_t k = 0; k < 2; k++) l.bits[k] = ppn_all_simd(ppn_row_bits(net, k));
-    matrix.step = s->expand ? (int)outer : 1;
-    columns.inner = inner;
     for (uint32_t panel = 0; panel < s->panels; panel++)
         for (uint32_t k = 0; k < outer; k += PPN_CHUNK) {
-            l.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
+            l.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
             l.column = panel * outer + k;
-            ppn_take_columns(&columns, matrix, k, s->expand);
+            ppn_take_stage(&taken, matrix, s->expand, inner, outer, k);
             ppn_take_biases(p->weights + net->places[i].bias, net->places[i].out_blocks, l.column, l.count, &l.biases);
             for (uint32_t first = p->first, end; first < p->end; first = end) {
                 end = ppn_some_of(p, first);
-                ppn_forward_some(&l, &columns, i, panel, first, end);
+                ppn_forward_some(&l, &taken.columns, i, panel, first, end);
             }
         }
     return 1;
@@ -449,9 +389,9 @@ static inline int ppn_return_layer(ppn_return *b, uint32_t i) {
     ppn_run matrix = ppn_matrix_run(net, p->weights, i);
     uint32_t outer = ppn_blocks(ppn_stage_in(s)), inner = ppn_blocks(ppn_stage_out(s));
     int over_rows = !s->expand;
-    if (p->streams > PPN_STREAMS || inner > PPN_SPREAD || net->bits_gradients + matrix.bits > 30) return 0;
+    if (p->streams > PPN_STREAMS || inner > PPN_TAKEN || net->bits_gradients + matrix.bits > 30) return 0;
     ppn_return_chunk o;
-    ppn_columns columns;
+    ppn_taken taken;
     uint32_t rows = 0;
     o.b = b;
     o.blocks = net->places[i].in_blocks;
@@ -459,16 +399,14 @@ static inline int ppn_return_layer(ppn_return *b, uint32_t i) {
         ppn_enter_return(b, i, at);
         for (uint32_t r = 0; r < p->streams; r++) o.keys[rows++] = ppn_stream_rounding(b, r).key;
     }
-    matrix.step = over_rows ? (int)outer : 1;
-    columns.inner = inner;
     for (uint32_t panel = 0; panel < s->panels; panel++)
         for (uint32_t k = 0; k < outer; k += PPN_CHUNK) {
-            o.count = columns.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
+            o.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
             o.column = panel * outer + k;
-            ppn_take_columns(&columns, matrix, k, over_rows);
+            ppn_take_stage(&taken, matrix, over_rows, inner, outer, k);
             for (uint32_t first = p->first, end; first < p->end; first = end) {
                 end = ppn_some_of(p, first);
-                ppn_return_some(&o, &columns, i, panel, first, end);
+                ppn_return_some(&o, &taken.columns, i, panel, first, end);
             }
         }
     return 1;

@@ -10,12 +10,16 @@
 #ifndef PPN_SIMD
 #define PPN_SIMD 0
 #endif
-#define PPN_ROWS 5   /* rows of blocks that are worked on at once */
+#define PPN_ROWS 5                         /* rows of blocks that are worked on at once */
+#define PPN_SUMMED (PPN_SIMD == 3 ? 4 : 1) /* rows of a block whose sums over a chunk the registers hold at once */
 #define PPN_GROUP 40 /* rows that go through a stage together, so that its matrix is unpacked once for all */
 #if PPN_SIMD
 
 /* A function whose callers give it sizes as constants: each call is compiled for its own. */
 #define PPN_EACH static inline __attribute__((always_inline))
+
+/* A loop whose counter is a constant in each turn, so that arrays it indexes may be registers. */
+#define PPN_UNROLLED _Pragma("GCC unroll 16") for
 
 /* A run of blocks as an operand of products. The inner index k runs along a block's rows as stored, or, if |turned|,
  * along its columns. */
@@ -68,7 +72,7 @@ static inline void ppn_turn_four_simd(ppn_lanes *x) {
     x[3] = ppn_high64_simd(b, d);
 }
 /* Lane j of x[i] to lane i of x[j], for sixteen. */
-static inline void ppn_turn_simd(ppn_lanes x[16]) {
+PPN_EACH void ppn_turn_simd(ppn_lanes x[16]) {
     for (int k = 0; k < 16; k += 4) ppn_turn_four_simd(x + k);
     for (int k = 0; k < 4; k++) ppn_turn_quarters_simd(x + k);
 }
