@@ -273,15 +273,13 @@ typedef struct {
     int32_t *sums;
 } ppn_outers;
 
-/* How the lifted products of a block with exponent |one| and |count| blocks with |exps| are brought to the
- * accumulator's exponent. Answers 0 if that takes a shift up. */
-static inline int ppn_outer_shifts(const ppn_outers *o, int one, const int8_t *exps, uint32_t count, ppn_shifts *s) {
-    ppn_lanes e = ppn_reach(ppn_get8_simd(exps, count, PPN_ZERO_EXP));
-    ppn_lanes of = ppn_add_simd(e, ppn_reach(ppn_all_simd(one)));
-    ppn_lanes down = ppn_sub_simd(ppn_all_simd(o->a->exp + o->lift), of);
-    if (ppn_negative_simd(down)) return 0;
+/* How the lifted products of a block with exponent |one| and a chunk with |e| are brought to the accumulator's
+ * exponent. Answers by how many bits down, or |least| if that is less: below 0 it takes a shift up. */
+static inline ppn_lanes ppn_outer_shifts(const ppn_outers *o, int one, ppn_lanes e, ppn_lanes least, ppn_shifts *s) {
+    int to = o->a->exp + o->lift - (one == PPN_ZERO_EXP ? PPN_FAR : one);
+    ppn_lanes down = ppn_sub_simd(ppn_all_simd(to), e);
     ppn_shifts_by(s, down);
-    return 1;
+    return ppn_min_simd(least, down);
 }
 
 /* Terms of block rows m .. m + lefts - 1 and |count| block columns from |n| on, in registers. */
@@ -357,11 +355,12 @@ static inline void ppn_outer_narrow(const ppn_outers *o) {
     for (uint32_t m = 0; m < o->rows; m += PPN_CHUNK) {
         uint32_t count = o->rows - m < PPN_CHUNK ? o->rows - m : PPN_CHUNK;
         ppn_shifts s[PPN_ROWS][PPN_FEW];
-        int far = 1;
-        for (uint32_t r = 0; r < o->streams; r++)
-            for (uint32_t c = 0; c < o->cols; c++)
-                far &= ppn_outer_shifts(o, o->right[r].exps[c], o->left[r].exps + m, count, &s[r][c]);
-        if (!far)
+        ppn_lanes least = ppn_all_simd(0);
+        for (uint32_t r = 0; r < o->streams; r++) {
+            ppn_lanes e = ppn_run_exps(&o->left[r], (int)m, (int)count);
+            for (uint32_t c = 0; c < o->cols; c++) least = ppn_outer_shifts(o, o->right[r].exps[c], e, least, &s[r][c]);
+        }
+        if (ppn_negative_simd(least))
             ppn_outer_plainly(o, m, count, 0, o->cols);
         else if (o->cols == 1)
             peak = ppn_or_simd(peak, ppn_narrow_sum(o, right, s, m, count, 1));
@@ -382,16 +381,20 @@ static inline void ppn_outer_chunk(const ppn_outers *o) {
             for (uint32_t k = 0; k < lefts; k++) x[r][k] = ppn_outer_left(o, r, m + k);
         for (uint32_t n = 0; n < o->cols; n += PPN_CHUNK) {
             uint32_t count = o->cols - n < PPN_CHUNK ? o->cols - n : PPN_CHUNK;
-            int far = 1;
-            for (uint32_t r = 0; r < o->streams; r++)
+            ppn_lanes least = ppn_all_simd(0);
+            for (uint32_t r = 0; r < o->streams; r++) {
+                ppn_lanes e = ppn_run_exps(&o->right[r], (int)n, (int)count);
                 for (uint32_t k = 0; k < lefts; k++)
-                    far &= ppn_outer_shifts(o, o->left[r].exps[m + k], o->right[r].exps + n, count, &s[r][k]);
-            if (!far)
+                    least = ppn_outer_shifts(o, o->left[r].exps[m + k], e, least, &s[r][k]);
+            }
+            if (ppn_negative_simd(least))
                 ppn_outer_plainly(o, m, lefts, n, count);
             else if (lefts == 1)
                 peak = ppn_or_simd(peak, ppn_outer_sum(o, x, s, m, 1, n, count));
             else if (lefts == 2)
                 peak = ppn_or_simd(peak, ppn_outer_sum(o, x, s, m, 2, n, count));
+            else if (lefts == PPN_LEFTS)
+                peak = ppn_or_simd(peak, ppn_outer_sum(o, x, s, m, PPN_LEFTS, n, count));
             else
                 peak = ppn_or_simd(peak, ppn_outer_sum(o, x, s, m, lefts, n, count));
         }
