@@ -530,6 +530,7 @@ API: list[Case] = [
         "a mantissa width",
         r"outside 4\.\.16",
     ),
+    Case("one by name", lambda b: kernels.kernels("mmx"), UsageError, "'mmx' does not run here", "choose portable"),
     Case("MicroPython unbuilt", unbuilt, PicopinnError, "no MicroPython .* is built", "run `invoke setup`"),
     Case(
         "MicroPython for others",

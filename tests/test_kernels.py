@@ -95,7 +95,9 @@ def test_long_sums(inner: int, bits: tuple[int, int], style: str, turn_a: bool, 
 
 @pytest.mark.parametrize(("turn_a", "turn_b"), TURNS)
 @pytest.mark.parametrize("style", ["plain", "full", "spread", "huge"])
-@pytest.mark.parametrize(("inner", "cols", "bits"), [(17, 15, 8), (33, 16, 15), (64, 17, 8), (1024, 23, 8)])
+@pytest.mark.parametrize(
+    ("inner", "cols", "bits"), [(17, 15, 8), (33, 16, 8), (33, 16, 15), (64, 17, 8), (1024, 23, 8)]
+)
 def test_wide_right_sides(inner: int, cols: int, bits: int, style: str, turn_a: bool, turn_b: bool) -> None:
     """Inner blocks that do and do not fill the last chunk; more columns than stay near at once; the widest packed."""
     a = matrix(1, *((inner, 3) if turn_a else (3, inner)), bits, style)

@@ -32,7 +32,7 @@ static void ppn_pack_column(ppn_run from, uint32_t inner, uint32_t width, int16_
     for (uint32_t k = 0; k < inner; k++, blocks += width * 16, exps += width) {
         ptrdiff_t at = (ptrdiff_t)k * from.step;
         ppn_put_right_simd(blocks, ppn_right_simd(&operand, at));
-        *exps = from.exps[at] == PPN_ZERO_EXP ? PPN_FAR : from.exps[at];
+        *exps = ppn_reach_one(from.exps[at]);
     }
 }
 static int ppn_pack(const ppn_matrix *b, uint8_t *to) {
@@ -78,8 +78,8 @@ PPN_EACH void ppn_strip_rows(ppn_strip *s, uint32_t row, uint32_t rows, uint32_t
         s->place[r] = (size_t)at * s->b->cols;
         s->step = run.step;
         for (uint32_t k = 0; k < s->b->inner; k++) {
-            int e = run.exps[(ptrdiff_t)k * run.step];
-            for (uint32_t c = 0; c < cols; c++) s->left[k][r * cols + c] = e == PPN_ZERO_EXP ? PPN_FAR : e;
+            int32_t e = ppn_reach_one(run.exps[(ptrdiff_t)k * run.step]);
+            for (uint32_t c = 0; c < cols; c++) s->left[k][r * cols + c] = e;
         }
     }
 }
@@ -126,12 +126,20 @@ PPN_EACH void ppn_strip_pairs(const ppn_strip *s, const int16_t *blocks, uint32_
     }
 }
 
+/* Of the group of columns from |first| on, mantissas and exponents. */
+static inline const int16_t *ppn_packed_blocks(const ppn_factor *b, uint32_t first) {
+    return (const int16_t *)(const void *)b->blocks + (size_t)first * b->inner * 16;
+}
+static inline const int32_t *ppn_packed_exps(const ppn_factor *b, uint32_t first) {
+    const uint8_t *exps = b->blocks + (size_t)b->cols * b->inner * 32;
+    return (const int32_t *)(const void *)exps + (size_t)first * b->inner;
+}
+
 /* The strip's rows times the group of columns from |first| on. */
 PPN_EACH void ppn_strip_group(ppn_strip *s, uint32_t first, uint32_t rows, uint32_t cols) {
     uint32_t inner = s->b->inner;
-    const int16_t *blocks = (const int16_t *)(const void *)s->b->blocks + (size_t)first * inner * 16;
-    const int32_t *exps = (const int32_t *)(const void *)(s->b->blocks + (size_t)s->b->cols * inner * 32);
-    ppn_lanes acc[PPN_TILE], e = ppn_strip_exps(s, exps + (size_t)first * inner, cols);
+    const int16_t *blocks = ppn_packed_blocks(s->b, first);
+    ppn_lanes acc[PPN_TILE], e = ppn_strip_exps(s, ppn_packed_exps(s->b, first), cols);
     ppn_shifts by[PPN_CHUNK];
     int16_t e16[PPN_TILE];
     PPN_UNROLLED(uint32_t l = 0; l < PPN_TILE; l++) acc[l] = ppn_all_simd(0);
@@ -156,17 +164,10 @@ PPN_EACH void ppn_strip_all(ppn_strip *s, uint32_t first, uint32_t end, uint32_t
     }
 }
 
-/* Sixteen columns of a right side from |first| on. */
-static inline ppn_columns ppn_packed_lanes(const ppn_factor *b, uint32_t first) {
-    const uint8_t *exps = b->blocks + (size_t)b->cols * b->inner * 32;
-    size_t at = (size_t)first * b->inner;
-    ppn_columns columns = {b->inner, (const int32_t (*)[PPN_CHUNK])(const void *)(exps + at * 4),
-                           (const ppn_pairs *)(const void *)(b->blocks + at * 32)};
-    return columns;
-}
 /* The strip's rows times the sixteen columns from |first| on. */
 PPN_EACH void ppn_strip_lanes(const ppn_strip *s, uint32_t first, int turned) {
-    ppn_columns columns = ppn_packed_lanes(s->b, first);
+    ppn_columns columns = {s->b->inner, (const int32_t (*)[PPN_CHUNK])ppn_packed_exps(s->b, first),
+                           (const ppn_pairs *)(const void *)ppn_packed_blocks(s->b, first)};
     for (uint32_t row = s->low; row < s->high; row++) {
         size_t at = (size_t)row * s->b->cols + first;
         int32_t *to = s->out + at * 16;

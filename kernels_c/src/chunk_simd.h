@@ -39,6 +39,7 @@ static inline ppn_lanes ppn_shifted_madd(ppn_lanes x, ppn_lanes y, ppn_shift s) 
 static inline ppn_lanes ppn_reach(ppn_lanes e) {
     return ppn_above_simd(e, ppn_all_simd(PPN_ZERO_EXP), e, ppn_all_simd(PPN_FAR));
 }
+static inline int32_t ppn_reach_one(int e) { return e == PPN_ZERO_EXP ? PPN_FAR : e; }
 
 /* ---- encoding -------------------------------------------------------------------------------------------------- */
 

@@ -81,8 +81,7 @@ PPN_EACH void ppn_chunk_sums(const ppn_shift *s, const int32_t left[][8], const 
 }
 /* Exponents of the products of a row's block k with every column's. */
 PPN_EACH ppn_lanes ppn_chunk_exps(const ppn_run *row, ptrdiff_t step, const ppn_columns *c, uint32_t k) {
-    int e = row->exps[k * step];
-    return ppn_add_simd(ppn_all_simd(e == PPN_ZERO_EXP ? PPN_FAR : e), ppn_get_simd(c->e[k]));
+    return ppn_add_simd(ppn_all_simd(ppn_reach_one(row->exps[k * step])), ppn_get_simd(c->e[k]));
 }
 /* The same from block |at| on, for up to PPN_SPREAD. */
 PPN_EACH void ppn_chunk_part(const ppn_run *row, int turned, const ppn_columns *c, uint32_t at, ppn_chunk *out) {

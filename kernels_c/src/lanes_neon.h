@@ -201,9 +201,6 @@ PPN_EACH ppn_right ppn_get_right_simd(const int16_t *p) {
     ppn_right out = {vld1q_s16(p), vld1q_s16(p + 8)};
     return out;
 }
-PPN_EACH void ppn_put_block_simd(void *to, const ppn_operand *o, ptrdiff_t block) {
-    ppn_put_right_simd(to, ppn_load_simd(o, block));
-}
 PPN_EACH void ppn_put_rows_simd(int16_t *to, const ppn_operand *o, ptrdiff_t block) {
     ppn_put_right_simd(to, ppn_spread_simd(o, block));
 }

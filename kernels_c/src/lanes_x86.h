@@ -382,10 +382,6 @@ static inline __m256i ppn_load_simd(const ppn_operand *o, ptrdiff_t block) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)from));
 }
 
-/* A block as 16 int16, as stored. */
-static inline void ppn_put_block_simd(void *to, const ppn_operand *o, ptrdiff_t block) {
-    _mm256_storeu_si256(to, ppn_load_simd(o, block));
-}
 /* The block with k running along its rows. */
 static inline __m256i ppn_rows_simd(const ppn_operand *o, ptrdiff_t block) {
     __m256i m = ppn_load_simd(o, block);

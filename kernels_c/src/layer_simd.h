@@ -11,14 +11,15 @@
 
 #define PPN_STREAMS 257 /* streams that are held at once where they depend on each other */
 
-/* Of |outer| columns of a stage's matrix, over its rows or not, a chunk from |first| on. */
-static inline void ppn_take_stage(ppn_taken *to, ppn_run matrix, int over_rows, uint32_t inner, uint32_t outer,
-                                  uint32_t first) {
+/* Of |outer| columns of a stage's matrix, over its rows or not, a chunk from |first| on; answers how many. */
+static inline uint32_t ppn_take_stage(ppn_taken *to, ppn_run matrix, int over_rows, uint32_t inner, uint32_t outer,
+                                      uint32_t first) {
     uint32_t apart = over_rows ? 1 : inner, count = outer - first < PPN_CHUNK ? outer - first : PPN_CHUNK;
     ppn_column_runs from = {ppn_run_at(matrix, (int)(first * apart)), apart, count};
     from.first.step = over_rows ? (int)outer : 1;
     from.first.turned = (uint8_t)over_rows;
     ppn_take_columns(to, &from, inner);
+    return count;
 }
 
 /* ---- biases ---------------------------------------------------------------------------------------------------- */
@@ -206,9 +207,8 @@ static inline int ppn_forward_layer(ppn_pass *p, uint32_t i) {
     for (uint32_t k = 0; k < 2; k++) l.bits[k] = ppn_all_simd(ppn_row_bits(net, k));
     for (uint32_t panel = 0; panel < s->panels; panel++)
         for (uint32_t k = 0; k < outer; k += PPN_CHUNK) {
-            l.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
+            l.count = ppn_take_stage(&taken, matrix, s->expand, inner, outer, k);
             l.column = panel * outer + k;
-            ppn_take_stage(&taken, matrix, s->expand, inner, outer, k);
             ppn_take_biases(p->weights + net->places[i].bias, net->places[i].out_blocks, l.column, l.count, &l.biases);
             for (uint32_t first = p->first, end; first < p->end; first = end) {
                 end = ppn_some_of(p, first);
@@ -401,9 +401,8 @@ static inline int ppn_return_layer(ppn_return *b, uint32_t i) {
     }
     for (uint32_t panel = 0; panel < s->panels; panel++)
         for (uint32_t k = 0; k < outer; k += PPN_CHUNK) {
-            o.count = outer - k < PPN_CHUNK ? outer - k : PPN_CHUNK;
+            o.count = ppn_take_stage(&taken, matrix, over_rows, inner, outer, k);
             o.column = panel * outer + k;
-            ppn_take_stage(&taken, matrix, over_rows, inner, outer, k);
             for (uint32_t first = p->first, end; first < p->end; first = end) {
                 end = ppn_some_of(p, first);
                 ppn_return_some(&o, &taken.columns, i, panel, first, end);

@@ -276,8 +276,7 @@ typedef struct {
 /* How the lifted products of a block with exponent |one| and a chunk with |e| are brought to the accumulator's
  * exponent. Answers by how many bits down, or |least| if that is less: below 0 it takes a shift up. */
 static inline ppn_lanes ppn_outer_shifts(const ppn_outers *o, int one, ppn_lanes e, ppn_lanes least, ppn_shifts *s) {
-    int to = o->a->exp + o->lift - (one == PPN_ZERO_EXP ? PPN_FAR : one);
-    ppn_lanes down = ppn_sub_simd(ppn_all_simd(to), e);
+    ppn_lanes down = ppn_sub_simd(ppn_all_simd(o->a->exp + o->lift - ppn_reach_one(one)), e);
     ppn_shifts_by(s, down);
     return ppn_min_simd(least, down);
 }
