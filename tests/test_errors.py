@@ -137,7 +137,9 @@ CLI = [
     Case("to resume a problem", f"{TRAIN} --resume a", 2, "its own settings", "leave out PROBLEM"),
     Case("a port of no page", f"{TRAIN} --port 8000", 2, "--port is where --watch serves", "add --watch"),
     Case("to look at nothing", "evaluate nowhere | report nowhere", 2, "no run directory nowhere", "give the folder"),
-    Case("an instruction set", TRAIN, 2, "'mmx' does not run here", "choose portable", before=mmx),
+    Case(
+        "an instruction set", TRAIN, 2, "'mmx' does not run here", "choose portable.*unset PICOPINN_VARIANT", before=mmx
+    ),
     Case("a network described", "describe poisson2d --hidden 64", 2, "does not match --hidden 64", "--tt 8x8"),
     Case(
         "floats that should fit",

@@ -72,7 +72,8 @@ def kernels(variant: str | None = None) -> Any:
     """
     name = variant or os.environ.get("PICOPINN_VARIANT") or variants()[-1]
     if name not in variants():
-        raise UsageError(f"kernel variant {name!r} does not run here: choose {' or '.join(variants())}")
+        way_out = "" if variant else ", or unset PICOPINN_VARIANT"
+        raise UsageError(f"kernel variant {name!r} does not run here: choose {' or '.join(variants())}{way_out}")
     return lib.ppn_variant_kernels(VARIANTS.index(name))
 
 
